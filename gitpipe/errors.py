@@ -1,0 +1,54 @@
+"""Expected failures, worded for the person who typed the command.
+
+Knows nothing of git, DVC or Ray.  Every message is one line that says what failed, which thing it was, and what to
+do next.  One handler (`gitpipe.cli`) prints it and turns `exit_code` into the process's exit status; anything that
+is not a `GitpipeError` is a bug and shows a traceback.
+"""
+
+from __future__ import annotations
+
+
+class GitpipeError(Exception):
+    """An expected failure: one line for the user, exit status 1."""
+
+    exit_code = 1
+
+
+class UsageError(GitpipeError):
+    """The command was typed wrongly: exit status 2."""
+
+    exit_code = 2
+
+
+class JobFailed(GitpipeError):
+    """A job failed while `wait` or `run` watched: exit status 3."""
+
+    exit_code = 3
+
+
+class NotARepo(GitpipeError):
+    """There is no git repository here, or gitpipe was never initialised in it."""
+
+
+class NotFound(GitpipeError):
+    """A repo, branch, commit, file, pipeline or job that does not exist."""
+
+
+class BadName(GitpipeError):
+    """A name that gitpipe, git or DVC could not carry."""
+
+
+class BadSpec(GitpipeError):
+    """A pipeline specification that cannot be accepted; nothing was created."""
+
+
+class BadData(GitpipeError):
+    """A listing, pointer or blob that is malformed, hostile or missing."""
+
+
+class Refused(GitpipeError):
+    """Something that would lose, mix or overwrite data."""
+
+
+class StageFailed(GitpipeError):
+    """The machinery around a user's program failed (not the program itself)."""

@@ -1,0 +1,37 @@
+"""Where workers live: in the runner's own threads (`local`) or in Ray actors (`ray`).  An executor only spreads tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Protocol
+
+from gitpipe.stage import Result, Stage, Task
+
+SlotWatcher = Callable[[int, str, str], None]
+"""Called as (slot number from 0, state ``starting``|``running``|``idle``, datum id or "")."""
+
+
+class Executor(Protocol):
+    """Runs tasks on worker slots and yields results as they come."""
+
+    name: str
+
+    def run(
+        self,
+        stage: Stage,
+        tasks: Iterable[Task],
+        slots: int,
+        *,
+        watch: SlotWatcher | None = None,
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> Iterator[Result]:
+        """Yield one `Result` a task, in any order.
+
+        Pulls from `tasks` lazily (at most a few per slot ahead); starts at most `slots` workers and no more than there
+        are tasks; reuses warm workers of the same stage.  When `stopped()` turns true it pulls no more, and yields
+        what is running.  A worker that dies gives ``Result(lost=True)`` for its datum and is replaced.
+        Safe to call from several threads at once.
+        """
+
+    def close(self) -> None:
+        """End all workers and their processes, and remove their slot directories."""

@@ -1,0 +1,98 @@
+"""Run user code on one datum.  The only package that starts processes of the user's.
+
+A `Worker` is one long-lived sandbox with one slot directory, seen inside as ``/pfs``.  Unaware of pipelines' order,
+of git and of jobs: it gets a `Stage` (what to run), a `Task` (on which files), and gives a `Result`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """What to run; picklable, the same for every datum of a pipeline version.
+
+    Attributes:
+        pipeline: the pipeline's name, for messages.
+        cmd: argv.  ``python``/``python3`` as program means `python`.
+        stdin: lines fed to the command's standard input (joined with newlines).
+        env: the spec's ``transform.env``.
+        code_dir: absolute folder that holds the pipeline's code tree, read-only; ``/code`` inside, and the cwd.
+        python: absolute path of the interpreter that git config ``gitpipe.python`` names.
+        cache_dir: the blob cache's ``files/md5`` folder (absolute).
+        slots_dir: a folder on the cache's file system, in which workers make their slot directories.
+        sandbox: ``auto`` | ``none`` | ``strict``.
+        working_dir: ``transform.working_dir`` or "" for ``/code``.
+        accept_return_code: exit codes beside 0 that mean success.
+        writable_inputs: private, writable copies of the inputs instead of read-only links.
+    """
+
+    pipeline: str
+    cmd: tuple[str, ...]
+    code_dir: Path
+    python: str
+    cache_dir: Path
+    slots_dir: Path
+    stdin: tuple[str, ...] = ()
+    env: tuple[tuple[str, str], ...] = ()
+    sandbox: str = "auto"
+    working_dir: str = ""
+    accept_return_code: tuple[int, ...] = ()
+    writable_inputs: bool = False
+    timeout: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TaskInput:
+    """One input of a task: files appear as ``/pfs/<name>/<path>``; with ``empty_files`` they have no bytes."""
+
+    name: str
+    match: str
+    commit: str
+    files: tuple[tuple[str, str], ...]
+    empty_files: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """One datum to run: its id, its inputs, and the environment variables that belong to it alone."""
+
+    datum: str
+    inputs: tuple[TaskInput, ...]
+    env: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What came of one datum.
+
+    Attributes:
+        outputs: (path below ``/pfs/out``, md5, bytes), sorted by path; the blobs are in the cache, not yet synced.
+        error: "" on success, else one line (``exit status 1``, ``/pfs/out/x is a socket`` …).
+        log: stdout and stderr of the user's code, interleaved, at most `MAX_LOG` bytes (head and tail kept).
+        bytes_in, bytes_out: sizes of the input files and of the outputs.
+        seconds: wall time of the user's code.
+        lost: the worker died under the datum (killed, node gone): not the datum's fault, to be run again.
+        note: something the job should say once ("/train.jl taken from the code tree"), or "".
+    """
+
+    datum: str
+    outputs: tuple[tuple[str, str, int], ...] = ()
+    error: str = ""
+    log: bytes = b""
+    exit_code: int | None = None
+    bytes_in: int = 0
+    bytes_out: int = 0
+    seconds: float = 0.0
+    lost: bool = False
+    note: str = ""
+    environment: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def ok(self) -> bool:
+        return not self.error and not self.lost
+
+
+MAX_LOG = 1 << 18

@@ -1,4 +1,4 @@
-"""Where workers live: in the runner's own threads (`local`) or in Ray actors (`ray`).  An executor only spreads tasks."""
+"""Where workers live: in threads of the runner (`local`) or in Ray actors (`ray`).  An executor only spreads tasks."""
 
 from __future__ import annotations
 

@@ -1,0 +1,132 @@
+"""What commands answer with: plain values, ready to be printed as a table or as JSON.  No behaviour.
+
+Times are POSIX seconds, sizes bytes; None means unknown (a blob that is not here) or not yet.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from gitpipe.commit import CommitRef
+
+
+@dataclass(frozen=True, slots=True)
+class RepoInfo:
+    name: str
+    branch: str
+    created: float
+    size: int | None
+    files: int
+    head: str
+    pipeline: bool
+
+
+@dataclass(frozen=True, slots=True)
+class FileInfo:
+    name: str
+    type: str  # "file" or "dir"
+    size: int | None
+    md5: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CommitInfo:
+    repo: str
+    branch: str
+    sha: str
+    parent: str | None
+    started: float
+    finished: float | None
+    size: int | None
+    subject: str
+    author: str = ""
+    job: str = ""
+    pipeline: str = ""  # "model@<tree id>", or "" for a commit made by a person
+    provenance: tuple[CommitRef, ...] = ()  # the closure
+
+
+@dataclass(frozen=True, slots=True)
+class JobInfo:
+    id: str
+    pipeline: str
+    version: str
+    state: str  # a `journal.JobState` value: queued, running, success, failed, unrunnable, killed
+    output: str | None  # sha of the output commit
+    started: float | None
+    finished: float | None
+    restarts: int = 0
+    processed: int = 0
+    skipped: int = 0
+    failed: int = 0
+    total: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+    reason: str = ""  # one line: why it failed or cannot run
+    notes: tuple[str, ...] = ()
+    inputs: tuple[CommitRef, ...] = ()  # direct inputs
+    engine: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineInfo:
+    name: str
+    version: str
+    created: float
+    state: str  # running, stopped, failing, untrusted
+    input: str  # "training:/", "(attributes:/* ⨯ model:/)"
+    output: str
+    source: str  # "main@<sha>:pipelines/iris/train.json"
+    parallelism: int
+    spec: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerInfo:
+    pipeline: str
+    slot: int
+    engine: str
+    state: str  # idle, starting, running, off (no runner lives)
+    datum: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    job: str
+    pipeline: str
+    datum: str
+    time: float
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Lineage:
+    """A commit and, below it, what it was made from (or, downward, what was made from it)."""
+
+    commit: CommitInfo
+    children: tuple[Lineage, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class StatusInfo:
+    git_dir: str
+    runner: str  # "not running" or "running (pid 123)"
+    engine: str
+    sandbox: str
+    cache: str
+    pending: tuple[str, ...] = ()  # jobs queued or running, worded
+    failures: tuple[JobInfo, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """One pipeline's job of the set that is being waited for."""
+
+    job: str
+    pipeline: str
+    state: str
+    done: int
+    skipped: int
+    failed: int
+    total: int

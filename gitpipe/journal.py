@@ -1,0 +1,302 @@
+"""What this machine did and has still to do: queue, jobs, datums, workers.  One SQLite file, disposable (I1).
+
+Knows nothing of git: commits are strings here.  Delete the file, and the next run finds out from refs and trailers what
+is stale; only logs, timings and the list of failed jobs are lost.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import json
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gitpipe.errors import GitpipeError
+
+SCHEMA_VERSION = 1
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS sets (
+  id INTEGER PRIMARY KEY AUTOINCREMENT, cause TEXT NOT NULL, sources TEXT NOT NULL, created REAL NOT NULL
+);
+CREATE TABLE IF NOT EXISTS jobs (
+  seq INTEGER PRIMARY KEY AUTOINCREMENT, set_id INTEGER NOT NULL, pipeline TEXT NOT NULL, version TEXT NOT NULL,
+  state TEXT NOT NULL, id TEXT NOT NULL DEFAULT '', output TEXT, started REAL, finished REAL,
+  processed INTEGER NOT NULL DEFAULT 0, skipped INTEGER NOT NULL DEFAULT 0, failed INTEGER NOT NULL DEFAULT 0,
+  total INTEGER NOT NULL DEFAULT 0, bytes_in INTEGER NOT NULL DEFAULT 0, bytes_out INTEGER NOT NULL DEFAULT 0,
+  restarts INTEGER NOT NULL DEFAULT 0, reason TEXT NOT NULL DEFAULT '', notes TEXT NOT NULL DEFAULT '[]',
+  inputs TEXT NOT NULL DEFAULT '[]', engine TEXT NOT NULL DEFAULT '', replay INTEGER NOT NULL DEFAULT 0,
+  UNIQUE (set_id, pipeline)
+);
+CREATE INDEX IF NOT EXISTS jobs_state ON jobs (state, pipeline, set_id);
+CREATE INDEX IF NOT EXISTS jobs_id ON jobs (id);
+CREATE INDEX IF NOT EXISTS jobs_pipeline ON jobs (pipeline, set_id);
+CREATE TABLE IF NOT EXISTS datums (
+  pipeline TEXT NOT NULL, datum TEXT NOT NULL, line TEXT NOT NULL, committed INTEGER NOT NULL,
+  PRIMARY KEY (pipeline, datum)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS indexed (pipeline TEXT PRIMARY KEY, head TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS workers (
+  pipeline TEXT NOT NULL, slot INTEGER NOT NULL, engine TEXT NOT NULL, state TEXT NOT NULL, datum TEXT NOT NULL,
+  PRIMARY KEY (pipeline, slot)
+);
+"""
+
+
+class JobState(str, enum.Enum):
+    """Where a job stands."""
+
+    QUEUED = "queued"  # waits for its upstream jobs, for the job before it, or for the runner
+    RUNNING = "running"  # its datums are being worked on, or its commit is being written
+    SUCCESS = "success"  # its output commit is on the output branch
+    FAILED = "failed"  # a datum failed, or its output could not be merged; nothing was published
+    UNRUNNABLE = "unrunnable"  # an upstream job of the same set failed
+    KILLED = "killed"  # stopped by a person
+
+    @property
+    def over(self) -> bool:
+        return self not in (JobState.QUEUED, JobState.RUNNING)
+
+
+@dataclass(frozen=True, slots=True)
+class JobRow:
+    """One job of one commit set; see the views for the meaning of the counts."""
+
+    seq: int
+    set_id: int
+    pipeline: str
+    version: str
+    state: JobState
+    id: str = ""
+    output: str | None = None
+    started: float | None = None
+    finished: float | None = None
+    processed: int = 0
+    skipped: int = 0
+    failed: int = 0
+    total: int = 0
+    bytes_in: int = 0
+    bytes_out: int = 0
+    restarts: int = 0
+    reason: str = ""
+    notes: tuple[str, ...] = ()
+    inputs: tuple[str, ...] = ()
+    engine: str = ""
+    replay: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """What has been turned into commit sets: source branch -> sha, and the head of ``__spec__``."""
+
+    sources: dict[str, str] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    code: dict[str, str] = field(default_factory=dict)  # source branch of specs -> sha last looked at
+
+
+class Journal:
+    """The SQLite file; one connection a thread, WAL, so that readers never wait for the runner."""
+
+    def __init__(self, path: Path) -> None:
+        """Open or create; one that is damaged or of another version is set aside, as it holds nothing of value (I1)."""
+        self.path = path
+        self._local = threading.local()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._prepare()
+        except sqlite3.DatabaseError as error:
+            if isinstance(error, sqlite3.OperationalError) and "locked" in str(error):
+                raise GitpipeError(f"{path} is locked by another process: try again") from error
+            for suffix in ("", "-wal", "-shm"):
+                with contextlib.suppress(FileNotFoundError):
+                    os.replace(f"{path}{suffix}", f"{path}{suffix}.damaged")
+            self._local = threading.local()
+            self._prepare()
+
+    def _prepare(self) -> None:
+        with self.transaction() as db:
+            for statement in SCHEMA.split(";\n"):
+                db.execute(statement)
+            row = db.execute("SELECT value FROM meta WHERE key = 'schema'").fetchone()
+            if row is None:
+                db.execute("INSERT INTO meta VALUES ('schema', ?)", (str(SCHEMA_VERSION),))
+            elif row[0] != str(SCHEMA_VERSION):
+                raise sqlite3.DatabaseError("another schema")
+
+    @property
+    def db(self) -> sqlite3.Connection:
+        """This thread's connection."""
+        found: sqlite3.Connection | None = getattr(self._local, "db", None)
+        if found is None:
+            found = sqlite3.connect(self.path, timeout=30, isolation_level=None)
+            found.row_factory = sqlite3.Row
+            # The journal may be lost without harm (I1), so it need not wait for the disk.
+            found.execute("PRAGMA journal_mode = WAL")
+            found.execute("PRAGMA synchronous = OFF")
+            self._local.db = found
+        return found
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """All or nothing."""
+        db = self.db
+        db.execute("BEGIN IMMEDIATE")
+        try:
+            yield db
+        except BaseException:
+            db.execute("ROLLBACK")
+            raise
+        db.execute("COMMIT")
+
+    # -- cursor and sets ---------------------------------------------------------------------------------------------
+
+    def cursor(self) -> Cursor | None:
+        """What was last enqueued, or None where nothing ever was (a new or deleted journal)."""
+        row = self.db.execute("SELECT value FROM meta WHERE key = 'cursor'").fetchone()
+        return Cursor(**json.loads(row[0])) if row else None
+
+    def set_cursor(self, cursor: Cursor) -> None:
+        value = json.dumps({"sources": cursor.sources, "versions": cursor.versions, "code": cursor.code})
+        self.db.execute("INSERT OR REPLACE INTO meta VALUES ('cursor', ?)", (value,))
+
+    def add_set(self, cause: str, sources: Mapping[str, str], jobs: Iterable[tuple[str, str]], replay: bool) -> int:
+        """One more commit set with its jobs, (pipeline, version) in order; its id.  Call inside `transaction`."""
+        cur = self.db.execute(
+            "INSERT INTO sets (cause, sources, created) VALUES (?, ?, ?)",
+            (cause, json.dumps(dict(sources)), time.time()),
+        )
+        set_id = int(cur.lastrowid or 0)
+        self.db.executemany(
+            "INSERT INTO jobs (set_id, pipeline, version, state, replay) VALUES (?, ?, ?, ?, ?)",
+            [(set_id, name, version, JobState.QUEUED.value, int(replay)) for name, version in jobs],
+        )
+        return set_id
+
+    def sources(self, set_id: int) -> dict[str, str]:
+        """The source branches of a set: branch -> sha."""
+        row = self.db.execute("SELECT sources FROM sets WHERE id = ?", (set_id,)).fetchone()
+        return dict(json.loads(row[0])) if row else {}
+
+    def set_cause(self, set_id: int) -> str:
+        """The commit that made the set, worded."""
+        row = self.db.execute("SELECT cause FROM sets WHERE id = ?", (set_id,)).fetchone()
+        return str(row[0]) if row else ""
+
+    def newest_set(self) -> int:
+        """The id of the newest set, 0 where there is none."""
+        return int(self.db.execute("SELECT COALESCE(MAX(id), 0) FROM sets").fetchone()[0])
+
+    # -- jobs --------------------------------------------------------------------------------------------------------
+
+    def jobs(self, where: str = "1", args: Iterable[Any] = (), tail: str = "ORDER BY seq") -> list[JobRow]:
+        """Jobs that fulfil an SQL condition (own constants only, never a user's text)."""
+        rows = self.db.execute(f"SELECT * FROM jobs WHERE {where} {tail}", tuple(args)).fetchall()
+        return [_job(row) for row in rows]
+
+    def job(self, seq: int) -> JobRow | None:
+        rows = self.jobs("seq = ?", [seq])
+        return rows[0] if rows else None
+
+    def unfinished(self) -> list[JobRow]:
+        """Queued and running jobs, in order."""
+        return self.jobs("state IN ('queued', 'running')", tail="ORDER BY set_id, seq")
+
+    def update_job(self, seq: int, **values: Any) -> None:
+        """Set columns of one job."""
+        for key in ("notes", "inputs"):
+            if key in values:
+                values[key] = json.dumps(list(values[key]))
+        if isinstance(values.get("state"), JobState):
+            values["state"] = values["state"].value
+        names = ", ".join(f"{name} = ?" for name in values)
+        self.db.execute(f"UPDATE jobs SET {names} WHERE seq = ?", (*values.values(), seq))
+
+    def drop_job(self, seq: int) -> None:
+        """Forget a job that turned out to have nothing to do."""
+        self.db.execute("DELETE FROM jobs WHERE seq = ?", (seq,))
+
+    def last_good(self, pipeline: str, set_id: int) -> str | None:
+        """The output commit of `pipeline` as of a set: that of its newest successful job at or before it."""
+        row = self.db.execute(
+            "SELECT output FROM jobs WHERE pipeline = ? AND set_id <= ? AND state = 'success' AND output IS NOT NULL "
+            "ORDER BY set_id DESC, seq DESC LIMIT 1",
+            (pipeline, set_id),
+        ).fetchone()
+        return str(row[0]) if row else None
+
+    def forget_pipeline(self, pipeline: str) -> None:
+        """Drop all that is known of a pipeline."""
+        with self.transaction() as db:
+            for table in ("jobs", "datums", "indexed", "workers"):
+                db.execute(f"DELETE FROM {table} WHERE pipeline = ?", (pipeline,))
+
+    # -- datums ------------------------------------------------------------------------------------------------------
+
+    def known_datums(self, pipeline: str, ids: Iterable[str]) -> dict[str, tuple[str, bool]]:
+        """Datum id -> (index line as JSON text, whether an output commit holds it), of those that are known."""
+        wanted = set(ids)
+        found: dict[str, tuple[str, bool]] = {}
+        todo = list(wanted)
+        for start in range(0, len(todo), 500):
+            part = todo[start : start + 500]
+            marks = ",".join("?" * len(part))
+            for row in self.db.execute(
+                f"SELECT datum, line, committed FROM datums WHERE pipeline = ? AND datum IN ({marks})",
+                (pipeline, *part),
+            ):
+                found[row[0]] = (row[1], bool(row[2]))
+        return found
+
+    def remember_datums(self, pipeline: str, lines: Iterable[tuple[str, str]], committed: bool) -> None:
+        """Keep (datum id, index line); one that a commit holds stays so."""
+        with self.transaction() as db:
+            db.executemany(
+                "INSERT INTO datums VALUES (?, ?, ?, ?) ON CONFLICT (pipeline, datum) DO UPDATE SET "
+                "line = excluded.line, committed = MAX(committed, excluded.committed)",
+                [(pipeline, datum, line, int(committed)) for datum, line in lines],
+            )
+
+    def indexed_head(self, pipeline: str) -> str | None:
+        """The output commit up to which the pipeline's datum indexes have been read in."""
+        row = self.db.execute("SELECT head FROM indexed WHERE pipeline = ?", (pipeline,)).fetchone()
+        return str(row[0]) if row else None
+
+    def set_indexed_head(self, pipeline: str, head: str) -> None:
+        self.db.execute("INSERT OR REPLACE INTO indexed VALUES (?, ?)", (pipeline, head))
+
+    # -- workers -----------------------------------------------------------------------------------------------------
+
+    def set_workers(self, pipeline: str, slots: int, engine: str) -> None:
+        """A pipeline has just so many slots, all idle."""
+        with self.transaction() as db:
+            db.execute("DELETE FROM workers WHERE pipeline = ? AND slot >= ?", (pipeline, slots))
+            db.executemany(
+                "INSERT OR IGNORE INTO workers VALUES (?, ?, ?, 'idle', '')",
+                [(pipeline, slot, engine) for slot in range(slots)],
+            )
+
+    def set_worker(self, pipeline: str, slot: int, engine: str, state: str, datum: str) -> None:
+        self.db.execute("INSERT OR REPLACE INTO workers VALUES (?, ?, ?, ?, ?)", (pipeline, slot, engine, state, datum))
+
+    def workers(self) -> list[tuple[str, int, str, str, str]]:
+        """(pipeline, slot, engine, state, datum) of all slots."""
+        return [tuple(row) for row in self.db.execute("SELECT * FROM workers ORDER BY pipeline, slot")]
+
+    def clear_workers(self) -> None:
+        self.db.execute("DELETE FROM workers")
+
+
+def _job(row: sqlite3.Row) -> JobRow:
+    values = dict(row)
+    values["state"] = JobState(values["state"])
+    values["notes"] = tuple(json.loads(values["notes"]))
+    values["inputs"] = tuple(json.loads(values["inputs"]))
+    values["replay"] = bool(values["replay"])
+    return JobRow(**values)

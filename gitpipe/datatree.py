@@ -28,7 +28,7 @@ DATA = "data"
 
 @dataclass(frozen=True, slots=True)
 class DataKey:
-    """What identifies a commit's data: the ids of ``data.dvc`` and of the folder ``data`` in git, either may be absent."""
+    """What identifies a commit's data: the ids of ``data.dvc`` and of the folder ``data`` in git; either may lack."""
 
     pointer: str | None
     folder: str | None

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import enum
 import json
-import os
 import sqlite3
 import threading
 import time
@@ -116,7 +115,7 @@ class Journal:
                 raise GitpipeError(f"{path} is locked by another process: try again") from error
             for suffix in ("", "-wal", "-shm"):
                 with contextlib.suppress(FileNotFoundError):
-                    os.replace(f"{path}{suffix}", f"{path}{suffix}.damaged")
+                    Path(f"{path}{suffix}").replace(f"{path}{suffix}.damaged")
             self._local = threading.local()
             self._prepare()
 

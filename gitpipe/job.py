@@ -1,0 +1,528 @@
+"""One run of one pipeline on one set of input commits: from listings to an output commit.
+
+Reads top to bottom like a table of contents (`JobRunner.run`).  Knows where its inputs come from (the reconciler), not
+when it is run (the runner) nor where its workers live (the executor).  Everything is built first and published last, by
+one transaction that names what it replaces (I2, I7); a job that fails publishes nothing (I5).
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gitpipe import datumindex
+from gitpipe.blobs.dvc import DvcStore
+from gitpipe.commit import SPEC_BRANCH, CommitRef, Listing, folder_clash
+from gitpipe.datatree import read_listing, write_tree
+from gitpipe.datum import Datum
+from gitpipe.errors import BadData, GitpipeError
+from gitpipe.executors import Executor
+from gitpipe.faults import point
+from gitpipe.inputs import datums
+from gitpipe.joblog import JobLogs
+from gitpipe.journal import JobRow, JobState, Journal
+from gitpipe.pipelines import SPEC_REF, Pipeline, PipelineStore
+from gitpipe.provenance import IDENTITY, Origin, closure, job_id, output_message, read_origin
+from gitpipe.reconcile import Reconciler, Unready
+from gitpipe.repo import BLOB, EXE, HEADS, LINK, Entry, RefUpdate, Repo, Signature
+from gitpipe.stage import Result, Stage, Task, TaskInput
+
+KEEP = "refs/gitpipe/keep/"
+MAX_LOST = 5
+FLUSH_SECONDS = 0.25
+LAST_LINES = 5
+
+
+class Stopped(Exception):
+    """The runner is asked to end; the job goes back to the queue."""
+
+
+class Failed(GitpipeError):
+    """The job fails: the message says which datum and why."""
+
+
+@dataclass
+class Work:
+    """What one job knows while it runs."""
+
+    job: JobRow
+    pipeline: Pipeline
+    parts: list[tuple[CommitRef, tuple[CommitRef, ...]]]
+    origin: Origin
+    parent: str | None
+    spec_head: str | None
+    all: dict[str, Datum] = field(default_factory=dict)  # datum id -> datum, in the input's order
+    lines: dict[str, str] = field(default_factory=dict)  # datum id -> index line, as they are known
+    committed: int = 0  # datums that an earlier output commit holds
+    counts: dict[str, int] = field(default_factory=dict)
+    notes: dict[str, None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a job takes from the repository's settings."""
+
+    python: str
+    sandbox: str
+    code_dir: Path
+    slots_dir: Path
+
+
+class JobRunner:
+    """Runs jobs, one call each; safe to call from several threads for different pipelines."""
+
+    def __init__(
+        self,
+        repo: Repo,
+        blobs: DvcStore,
+        journal: Journal,
+        pipelines: PipelineStore,
+        reconciler: Reconciler,
+        executor: Executor,
+        logs: JobLogs,
+        settings: Settings,
+    ) -> None:
+        self.repo, self.blobs, self.journal, self.pipelines = repo, blobs, journal, pipelines
+        self.reconciler, self.executor, self.logs, self.settings = reconciler, executor, logs, settings
+
+    def run(self, seq: int, stopped: Callable[[], bool]) -> JobState | None:
+        """Run a queued job; its end state, or None where there was nothing to do (the job is forgotten)."""
+        work = self._begin(seq)
+        if work is None:
+            return None
+        if isinstance(work, JobState):
+            return work
+        try:
+            self._cut(work)
+            self._skip_known(work)
+            self._run_datums(work, stopped)
+            listing = self._merge(work)
+            output = self._publish(work, listing)
+        except Stopped:
+            self.journal.update_job(seq, state=JobState.QUEUED)
+            return None
+        except GitpipeError as error:
+            self.journal.update_job(
+                seq, state=JobState.FAILED, finished=time.time(), reason=str(error), notes=work.notes, **work.counts
+            )
+            return JobState.FAILED
+        if output is None:
+            self.journal.drop_job(seq)
+            return None
+        self.journal.update_job(
+            seq, state=JobState.SUCCESS, finished=time.time(), output=output, notes=work.notes, **work.counts
+        )
+        point("job-finished")
+        return JobState.SUCCESS
+
+    # -- what is to be done ------------------------------------------------------------------------------------------
+
+    def _begin(self, seq: int) -> Work | JobState | None:
+        job = self.journal.job(seq)
+        if job is None or job.state.over:
+            return None
+        spec_head = self.pipelines.head()
+        version = self.pipelines.versions(spec_head).get(job.pipeline)
+        if version is None:
+            self.journal.drop_job(seq)
+            return None
+        pipeline = self.pipelines.load(job.pipeline, version)
+        if version != job.version and version not in self.pipelines.trusted():
+            self.journal.drop_job(seq)
+            return None
+        parts = self.reconciler.inputs_of(pipeline, job.set_id)
+        if isinstance(parts, Unready):
+            return self._not_ready(seq, parts)
+        above = closure(parts)
+        parent = self.repo.ref(HEADS + job.pipeline)
+        head = read_origin(self.repo.commit(parent).message) if parent else Origin()
+        if parent and head.key == (version, above):
+            self._already_done(job, parent, head)
+            return None
+        origin = Origin(job.pipeline, version, job_id(version, above, parent), above)
+        self.journal.update_job(
+            seq,
+            state=JobState.RUNNING,
+            id=origin.job,
+            version=version,
+            started=time.time(),
+            inputs=[str(ref) for ref, _ in parts],
+            restarts=job.restarts + (1 if job.state is JobState.RUNNING else 0),
+            reason="",
+            engine=self.executor.name,
+        )
+        self.logs.forget(seq)
+        point("job-recorded")
+        return Work(job, pipeline, parts, origin, parent, spec_head)
+
+    def _not_ready(self, seq: int, why: Unready) -> JobState | None:
+        if why.silent:
+            self.journal.drop_job(seq)
+            return None
+        now = time.time()
+        self.journal.update_job(seq, state=JobState.UNRUNNABLE, started=now, finished=now, reason=why.reason)
+        return JobState.UNRUNNABLE
+
+    def _already_done(self, job: JobRow, head: str, origin: Origin) -> None:
+        """The output head has this version and provenance (I2): enter what is there, or forget the job."""
+        if self.journal.last_good(job.pipeline, job.set_id) == head:
+            self.journal.drop_job(job.seq)
+            return
+        record = self._record(head)
+        when = float(self.repo.commit(head).time)
+        counts = record.get("datums", {})
+        self.journal.update_job(
+            job.seq,
+            state=JobState.SUCCESS,
+            id=origin.job,
+            version=origin.version,
+            output=head,
+            started=job.started or when,
+            finished=time.time() if job.started else when,
+            processed=counts.get("processed", 0),
+            skipped=counts.get("skipped", 0),
+            total=counts.get("total", 0),
+            inputs=[str(CommitRef(i["branch"], i["commit"])) for i in record.get("inputs", [])],
+        )
+
+    def _record(self, commit: str) -> dict[str, object] | dict[str, dict[str, int]]:
+        entry = self.repo.entry(commit, ".gitpipe/job.json")
+        found: dict[str, object] = json.loads(self.repo.blob(entry.sha)) if entry else {}
+        return found
+
+    def _cut(self, work: Work) -> None:
+        """Listings -> datums; the same datum twice (a union may say so) is one."""
+        commits = {ref.branch: ref for ref, _ in work.parts}
+        listings: dict[str, Listing] = {}
+
+        def read(leaf: object) -> tuple[CommitRef, Listing]:
+            branch: str = leaf.git_branch  # type: ignore[attr-defined]
+            if branch not in listings:
+                listings[branch] = read_listing(self.repo, self.blobs, commits[branch].sha)
+            return commits[branch], listings[branch]
+
+        digest = work.pipeline.spec.transform_digest(work.pipeline.code or "")
+        for datum in datums(work.pipeline.spec.input, read):
+            work.all.setdefault(datum.id(digest), datum)
+
+    def _skip_known(self, work: Work) -> None:
+        """Take what an earlier output commit, or a job that failed later, has made of the same datums."""
+        name = work.pipeline.name
+        if work.parent:
+            self._index_history(name, work.parent)
+        known = self.journal.known_datums(name, work.all)
+        outputs = {datum: datumindex.outputs_of(line) for datum, (line, _) in known.items()}
+        gone = set(self.blobs.missing(md5 for files in outputs.values() for _, md5, _ in files))
+        if gone:
+            gone = set(self.blobs.fetch(sorted(gone)))
+        for datum, (line, committed) in known.items():
+            files = outputs[datum]
+            if any(md5 in gone for _, md5, _ in files):
+                continue
+            # What no commit holds yet may have been cut short by a power failure: DVC would trust it unread.
+            if not committed and not all(self.blobs.verify(md5) for _, md5, _ in files):
+                continue
+            work.lines[datum] = line
+            work.committed += committed
+        total = len(work.all)
+        work.counts = {"total": total, "skipped": len(work.lines), "processed": 0, "failed": 0}
+        self.journal.update_job(work.job.seq, **work.counts)
+
+    def _index_history(self, name: str, head: str) -> None:
+        """Read the datum indexes of all output commits that the journal does not know yet."""
+        since = self.journal.indexed_head(name)
+        if since == head:
+            return
+        chain = self.repo.first_parents(head, since) if since else None
+        commits = list(self.repo.log([head], "--first-parent"))[::-1] if chain is None else chain
+        seen: set[str] = set()
+        for commit in commits:
+            listing = datumindex.segments(self.repo, self.blobs, commit.sha)
+            for md5 in listing.values():
+                if md5 in seen or (not self.blobs.has(md5) and self.blobs.fetch([md5])):
+                    continue
+                seen.add(md5)
+                found = [(d, line) for d, line in datumindex.lines(self.blobs, md5) if '"outputs"' in line]
+                self.journal.remember_datums(name, found, committed=True)
+        self.journal.set_indexed_head(name, head)
+
+    # -- doing it ----------------------------------------------------------------------------------------------------
+
+    def _run_datums(self, work: Work, stopped: Callable[[], bool]) -> None:
+        todo = [d for d in work.all if d not in work.lines]
+        spec = work.pipeline.spec
+        engine = self.executor.name
+        self.journal.set_workers(work.pipeline.name, spec.parallelism, engine)
+        if not todo:
+            return
+        self._need_inputs(work, todo)
+        stage = self._stage(work.pipeline)
+        tries: dict[str, int] = dict.fromkeys(todo, 0)
+        lost: dict[str, int] = {}
+        errors: dict[str, Result] = {}
+        while todo:
+            again: list[str] = []
+            for result in self._results(work, stage, todo, stopped):
+                if result.ok:
+                    errors.pop(result.datum, None)
+                    continue
+                if result.lost:
+                    lost[result.datum] = lost.get(result.datum, 0) + 1
+                    if lost[result.datum] < MAX_LOST:
+                        again.append(result.datum)
+                        continue
+                else:
+                    tries[result.datum] += 1
+                    if tries[result.datum] < spec.datum_tries:
+                        again.append(result.datum)
+                        continue
+                errors[result.datum] = result
+                work.counts["failed"] = len(errors)
+            if stopped():
+                raise Stopped
+            todo = again
+        if errors:
+            self._fail(work, errors)
+
+    def _results(self, work: Work, stage: Stage, todo: Sequence[str], stopped: Callable[[], bool]) -> Iterator[Result]:
+        """Run some datums once; keep what is done at once, so that a retry need not run it again (I5)."""
+        name, seq = work.pipeline.name, work.job.seq
+        fresh: list[tuple[str, str]] = []
+        flushed = time.monotonic()
+
+        def watch(slot: int, state: str, datum: str) -> None:
+            self.journal.set_worker(name, slot, self.executor.name, state, datum)
+
+        def flush() -> None:
+            self.journal.remember_datums(name, fresh, committed=False)
+            fresh.clear()
+            self.journal.update_job(seq, notes=work.notes, **work.counts)
+
+        point("datum-before")
+        tasks = (self._task(work, d) for d in todo)
+        for result in self.executor.run(stage, tasks, work.pipeline.spec.parallelism, watch=watch, stopped=stopped):
+            self.logs.append(seq, result.datum, result.log)
+            if result.note:
+                work.notes.setdefault(result.note)
+            if result.ok:
+                line = datumindex.line_of(result.datum, work.all[result.datum], result.outputs)
+                self.blobs.adopt(md5 for _, md5, _ in result.outputs)
+                work.lines[result.datum] = line
+                fresh.append((result.datum, line))
+                counts = work.counts
+                counts["processed"] += 1
+                counts["bytes_in"] = counts.get("bytes_in", 0) + result.bytes_in
+                counts["bytes_out"] = counts.get("bytes_out", 0) + result.bytes_out
+            if time.monotonic() - flushed > FLUSH_SECONDS:
+                flush()
+                flushed = time.monotonic()
+            point("datum-after")
+            yield result
+        flush()
+
+    def _need_inputs(self, work: Work, todo: Iterable[str]) -> None:
+        """Bring input blobs that are not here.
+
+        Raises:
+            Failed: some cannot be had.
+        """
+        owners: dict[str, tuple[CommitRef, str]] = {}
+        for datum in todo:
+            for part in work.all[datum].inputs:
+                for path, md5 in part.files:
+                    owners.setdefault(md5, (part.commit, path))
+        missing = self.blobs.missing(owners)
+        if missing and (missing := self.blobs.fetch(missing)):
+            ref, path = owners[missing[0]]
+            more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+            raise Failed(
+                f"input {ref.branch}:{path}{more} of {ref.sha[:12]} is not in the blob cache: `dvc pull` on {ref.branch}"
+            )
+
+    def _stage(self, pipeline: Pipeline) -> Stage:
+        transform = pipeline.spec.transform
+        return Stage(
+            pipeline=pipeline.name,
+            cmd=tuple(transform.cmd),
+            stdin=tuple(transform.stdin),
+            env=tuple(sorted(transform.env.items())),
+            code_dir=self._export_code(pipeline.code),
+            python=self.settings.python,
+            cache_dir=self.blobs.files_dir,
+            slots_dir=self.settings.slots_dir,
+            sandbox=self.settings.sandbox,
+            working_dir=transform.working_dir,
+            accept_return_code=tuple(transform.accept_return_code),
+            writable_inputs=pipeline.spec.writable_inputs,
+            timeout=pipeline.spec.datum_timeout,
+        )
+
+    def _export_code(self, tree: str | None) -> Path:
+        """The folder with a code tree's files, read-only, made once and moved into place whole."""
+        target = self.settings.code_dir / (tree or "empty")
+        if target.is_dir():
+            return target
+        target.parent.mkdir(parents=True, exist_ok=True)
+        scratch = target.with_name(f"{target.name}.{time.time_ns()}")
+        scratch.mkdir()
+        for path, entry in self.repo.walk(tree) if tree else ():
+            place = scratch / path
+            place.parent.mkdir(parents=True, exist_ok=True)
+            if entry.mode == LINK:
+                place.symlink_to(self.repo.blob(entry.sha).decode("utf-8", "surrogateescape"))
+            elif entry.mode in (BLOB, EXE):
+                place.write_bytes(self.repo.blob(entry.sha))
+                place.chmod(0o555 if entry.mode == EXE else 0o444)
+        try:
+            scratch.rename(target)
+        except OSError:
+            import shutil
+
+            shutil.rmtree(scratch, ignore_errors=True)
+            if not target.is_dir():
+                raise
+        return target
+
+    def _task(self, work: Work, datum_id: str) -> Task:
+        datum = work.all[datum_id]
+        env: dict[str, str] = {}
+        for part in datum.inputs:
+            env[part.name] = f"/pfs/{part.name}{'' if part.match == '/' else part.match}"
+            env[f"{part.name}_COMMIT"] = part.commit.sha
+            for key, value in (("JOIN_ON", part.join_on), ("GROUP_BY", part.group_by)):
+                if value:
+                    env[f"PACH_DATUM_{part.name}_{key}"] = env[f"GITPIPE_DATUM_{part.name}_{key}"] = value
+        for prefix in ("PACH", "GITPIPE"):
+            env[f"{prefix}_JOB_ID"] = env[f"{prefix}_OUTPUT_COMMIT_ID"] = work.origin.job
+            env[f"{prefix}_DATUM_ID"] = datum_id
+            env[f"{prefix}_PIPELINE_NAME"] = work.pipeline.name
+        inputs = tuple(TaskInput(p.name, p.match, p.commit.sha, p.files, p.empty_files) for p in datum.inputs)
+        return Task(datum_id, inputs, tuple(env.items()))
+
+    def _fail(self, work: Work, errors: Mapping[str, Result]) -> None:
+        self.blobs.sync()
+        datum, result = next(iter(errors.items()))
+        tail = [line.strip() for line in result.log.decode("utf-8", "replace").splitlines() if line.strip()]
+        said = " | ".join(tail[-LAST_LINES:])
+        what = result.error or "its worker was lost again and again"
+        more = f" ({len(errors)} datums failed)" if len(errors) > 1 else ""
+        raise Failed(f"datum {datum[:12]} ({describe(work.all[datum])}): {what}{': ' + said if said else ''}{more}")
+
+    # -- making it seen ----------------------------------------------------------------------------------------------
+
+    def _merge(self, work: Work) -> Listing:
+        """All datums' outputs as one listing.
+
+        Raises:
+            Failed: two datums wrote one path, or one a file where the other a folder.
+        """
+        owner: dict[str, str] = {}
+        merged: Listing = {}
+        for datum in work.all:
+            for path, md5, _ in datumindex.outputs_of(work.lines[datum]):
+                if path in owner:
+                    one, two = describe(work.all[owner[path]]), describe(work.all[datum])
+                    raise Failed(f"datums {one} and {two} both write {path}: give them different names in /pfs/out")
+                owner[path] = datum
+                merged[path] = md5
+        clash = folder_clash(merged)
+        if clash:
+            inside = next(p for p in merged if p.startswith(clash + "/"))
+            one, two = describe(work.all[owner[clash]]), describe(work.all[owner[inside]])
+            raise Failed(f"datum {one} writes the file {clash} where datum {two} writes a folder")
+        return {path: merged[path] for path in sorted(merged)}
+
+    def _publish(self, work: Work, listing: Listing) -> str | None:
+        """Write blobs, then objects, then move the ref (I7); the output commit, or None: the pipeline was deleted."""
+        index = self._index(work)
+        point("blobs-written")
+        record = json.dumps(self._job_record(work), indent=1, sort_keys=True) + "\n"
+        extra = {
+            ".gitpipe/job.json": Entry(BLOB, self.repo.write_blob(record.encode())),
+            **datumindex.entries(self.repo, self.blobs, index),
+        }
+        config = self.pipelines.dvc_config()
+        tree = write_tree(self.repo, self.blobs, listing, config=config, extra=extra)
+        when = max(
+            self.repo.commit(sha).time
+            for sha in [*([work.parent] if work.parent else []), *(r.sha for r in work.origin.provenance)]
+        )
+        who = Signature(IDENTITY, when)
+        message = output_message(work.origin, len(work.all) - work.committed, work.committed)
+        point("before-commit")
+        commit = self.repo.write_commit(tree, [work.parent] if work.parent else [], message, who)
+        keep_ref = KEEP + work.pipeline.name
+        keep_old = self.repo.ref(keep_ref)
+        keep = self._keep(work, keep_old, who)
+        with self.blobs.locked():
+            lost = self.blobs.missing([*listing.values(), *index.values()])
+            if lost:
+                raise Failed(f"blob {lost[0]} of the result vanished from the cache meanwhile: run-pipeline again")
+            self.blobs.sync()
+            self.repo.sync()
+            point("before-ref")
+            if not self._move(work, commit, keep_ref, keep, keep_old):
+                return None
+        point("after-ref")
+        self.journal.remember_datums(work.pipeline.name, work.lines.items(), committed=True)
+        self.journal.set_indexed_head(work.pipeline.name, commit)
+        return commit
+
+    def _move(self, work: Work, commit: str, keep_ref: str, keep: str, keep_old: str | None) -> bool:
+        """Move the output branch, if its pipeline still is; False where it is not.
+
+        Raises:
+            Failed: somebody else moved the output branch.
+        """
+        name = work.pipeline.name
+        for _ in range(10):
+            spec_head = self.pipelines.head()
+            if name not in self.pipelines.versions(spec_head):
+                return False
+            moves = [
+                RefUpdate(HEADS + name, commit, work.parent),
+                RefUpdate(keep_ref, keep, keep_old),
+                RefUpdate(SPEC_REF, spec_head, spec_head),
+            ]
+            if self.repo.update_refs(moves, f"gitpipe: job {work.origin.job}"):
+                return True
+            if self.repo.ref(HEADS + name) != work.parent or self.repo.ref(keep_ref) != keep_old:
+                raise Failed(f"branch {name} was moved by somebody else while the job ran: run-pipeline {name}")
+        raise Failed(f"{SPEC_BRANCH} keeps changing: run-pipeline {name} when it has come to rest")
+
+    def _keep(self, work: Work, before: str | None, who: Signature) -> str:
+        """One more link of the chain that keeps every commit of the provenance, and the spec's tree, alive (I8)."""
+        parents = [*([before] if before else []), *dict.fromkeys(r.sha for r in work.origin.provenance)]
+        tree = self.repo.write_tree({work.pipeline.name: Entry("040000", work.origin.version)})
+        return self.repo.write_commit(tree, parents, f"keep: {work.pipeline.name} {work.origin.job}\n", who)
+
+    def _index(self, work: Work) -> Listing:
+        before = datumindex.segments(self.repo, self.blobs, work.parent) if work.parent else {}
+        stood = datumindex.state(self.blobs, before)
+        added = {d: line for d, line in work.lines.items() if d in work.all and stood.get(d) != line}
+        gone = sorted(set(stood) - set(work.all))
+        return datumindex.extend(self.blobs, before, added, gone)
+
+    def _job_record(self, work: Work) -> dict[str, object]:
+        total = len(work.all)
+        return {
+            "job": work.origin.job,
+            "pipeline": work.pipeline.name,
+            "version": work.origin.version,
+            "code": work.pipeline.code,
+            "spec": json.loads(work.pipeline.spec.to_json()),
+            "inputs": [{"branch": ref.branch, "commit": ref.sha} for ref, _ in work.parts],
+            "provenance": [str(ref) for ref in work.origin.provenance],
+            "datums": {"total": total, "processed": total - work.committed, "skipped": work.committed},
+        }
+
+
+def describe(datum: Datum) -> str:
+    """A datum in few words: ``attributes:/1.csv, model:/``."""
+    return ", ".join(f"{i.name}:{i.match}" for i in datum.inputs)
+
+
+__all__ = ["BadData", "Failed", "JobRunner", "Settings"]

@@ -1,0 +1,477 @@
+"""Pipelines as they are recorded on the branch ``__spec__``: read, create, update, delete, follow their source.
+
+A pipeline's version is the git tree id of its folder there: ``<name>/spec.json`` and ``<name>/code/``.  Beside the
+folders, ``.gitpipe/<name>.json`` says where each came from (branch, commit, path), so that a commit there can update
+it; it stands outside the folder because the version names content only.  Knows nothing of jobs.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from gitpipe.commit import SPEC_BRANCH, check_name
+from gitpipe.errors import BadSpec, GitpipeError, NotFound, Refused
+from gitpipe.graph import order, sources
+from gitpipe.repo import BLOB, EXE, HEADS, LINK, SUBMODULE, TREE, Entry, RefUpdate, Repo, Signature
+from gitpipe.spec import Spec, load_specs
+
+SPEC_REF = HEADS + SPEC_BRANCH
+SOURCES = ".gitpipe"
+SPEC_ENDINGS = (".json", ".yaml", ".yml")
+MAX_SPEC = 1 << 20
+TRUSTED = "gitpipe.trusted"
+STOPPED = "gitpipe.stopped"
+# Reflog entries that a commit made here leaves; what came by fetch, pull, clone or reset was made elsewhere (I12).
+MADE_HERE = ("commit", "cherry-pick", "revert", "am")
+
+
+@dataclass(frozen=True, slots=True)
+class Pipeline:
+    """One version of a pipeline: its spec, and the tree of its code (None: it has none)."""
+
+    name: str
+    version: str
+    spec: Spec
+    code: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where a version came from; ``branch`` is "" where it was no commit of this repository."""
+
+    branch: str
+    sha: str
+    path: str
+    dirty: bool
+
+    def __str__(self) -> str:
+        where = f"{self.branch}@{self.sha}{'-dirty' if self.dirty else ''}:" if self.branch else ""
+        return f"{where}{self.path}"
+
+
+class PipelineStore:
+    """The branch ``__spec__`` of one repository."""
+
+    def __init__(self, repo: Repo) -> None:
+        self.repo = repo
+        self._loaded: dict[tuple[str, str], Pipeline] = {}
+
+    # -- reading -----------------------------------------------------------------------------------------------------
+
+    def head(self) -> str | None:
+        """The commit that ``__spec__`` points to, or None."""
+        return self.repo.ref(SPEC_REF)
+
+    def versions(self, commit: str | None) -> dict[str, str]:
+        """Pipeline name -> version at a commit of ``__spec__``."""
+        if commit is None:
+            return {}
+        return {
+            name: entry.sha
+            for name, entry in self.repo.tree(commit).items()
+            if entry.mode == TREE and not name.startswith(".")
+        }
+
+    def load(self, name: str, version: str) -> Pipeline:
+        """One version of a pipeline.
+
+        Raises:
+            BadSpec: what stands on ``__spec__`` is not a valid spec.
+        """
+        found = self._loaded.get((name, version))
+        if found is None:
+            tree = self.repo.tree(version)
+            if "spec.json" not in tree:
+                raise BadSpec(f"{SPEC_BRANCH}:{name} has no spec.json: remove the folder or update-pipeline {name}")
+            spec = Spec.from_json(self.repo.blob(tree["spec.json"].sha))
+            if spec.name != name:
+                raise BadSpec(f"{SPEC_BRANCH}:{name}/spec.json names the pipeline {spec.name!r}")
+            code = tree.get("code")
+            found = Pipeline(name, version, spec, code.sha if code else None)
+            self._loaded[name, version] = found
+        return found
+
+    def all(self, commit: str | None) -> dict[str, Pipeline]:
+        """All pipelines at a commit of ``__spec__``, by name."""
+        return {name: self.load(name, version) for name, version in self.versions(commit).items()}
+
+    def get(self, name: str) -> Pipeline:
+        """A pipeline's newest version.
+
+        Raises:
+            NotFound: there is none of that name.
+        """
+        version = self.versions(self.head()).get(name)
+        if version is None:
+            raise NotFound(f"pipeline {name} does not exist: see `gitpipe list-pipeline`")
+        return self.load(name, version)
+
+    def source(self, commit: str, name: str) -> Source | None:
+        """Where the version at a commit of ``__spec__`` came from."""
+        entry = self.repo.entry(commit, f"{SOURCES}/{name}.json")
+        if entry is None:
+            return None
+        record = json.loads(self.repo.blob(entry.sha))
+        return Source(record["branch"], record["sha"], record["path"], record["dirty"])
+
+    def dvc_config(self) -> bytes | None:
+        """The ``.dvc/config`` of all branches that gitpipe writes, kept at the root of ``__spec__``."""
+        head = self.head()
+        entry = self.repo.entry(head, ".dvc/config") if head else None
+        return self.repo.blob(entry.sha) if entry else None
+
+    # -- trust and stopping ------------------------------------------------------------------------------------------
+
+    def trusted(self) -> set[str]:
+        """The versions that may run here (I12): content hashes in local git config."""
+        return set(self.repo.config(TRUSTED).get(TRUSTED, []))
+
+    def trust(self, versions: Sequence[str]) -> None:
+        """Let these versions run here."""
+        known = self.trusted()
+        for version in versions:
+            if version not in known:
+                self.repo.add_config(TRUSTED, version)
+
+    def stopped(self) -> set[str]:
+        """Names of the pipelines that a person stopped."""
+        return set(self.repo.config(STOPPED).get(STOPPED, []))
+
+    # -- creating, updating, deleting --------------------------------------------------------------------------------
+
+    def build(self, spec: Spec, origin: Origin) -> str:
+        """Write the folder of a version (spec and code); its tree id, which is the version."""
+        entries = {"spec.json": Entry(BLOB, self.repo.write_blob(spec.to_json()))}
+        code = origin.code(spec)
+        if code:
+            entries["code"] = Entry(TREE, self.repo.write_paths(code))
+        return self.repo.write_tree(entries)
+
+    def put(
+        self,
+        trees: Mapping[str, str | None],
+        origins: Mapping[str, Source],
+        subject: str,
+        author: Signature,
+        *,
+        dvc_config: bytes | None = None,
+        expect: str | None = None,
+    ) -> str:
+        """Commit new versions (None: deleted) to ``__spec__`` in one step; the new commit.
+
+        Raises:
+            Refused: ``__spec__`` moved meanwhile from `expect`.
+        """
+        head = self.head() if expect is None else expect
+        root = dict(self.repo.tree(head)) if head else {}
+        records = dict(self.repo.tree(root[SOURCES].sha)) if SOURCES in root else {}
+        for name, tree in trees.items():
+            if tree is None:
+                root.pop(name, None)
+                records.pop(f"{name}.json", None)
+                continue
+            root[name] = Entry(TREE, tree)
+            source = origins[name]
+            record = {"branch": source.branch, "sha": source.sha, "path": source.path, "dirty": source.dirty}
+            text = json.dumps(record, indent=1, sort_keys=True) + "\n"
+            records[f"{name}.json"] = Entry(BLOB, self.repo.write_blob(text.encode()))
+        root.pop(SOURCES, None)
+        if records:
+            root[SOURCES] = Entry(TREE, self.repo.write_tree(records))
+        if dvc_config is not None:
+            base = root[".dvc"].sha if ".dvc" in root else None
+            blob = Entry(BLOB, self.repo.write_blob(dvc_config))
+            root[".dvc"] = Entry(TREE, self.repo.write_paths({"config": blob}, base))
+        lines = [subject, ""] + [f"Source: {origins[name]}" for name in sorted(origins)]
+        message = "\n".join(lines) if origins else subject
+        commit = self.repo.write_commit(self.repo.write_tree(root), [head] if head else [], message, author)
+        self.repo.sync()
+        if not self.repo.update_refs([RefUpdate(SPEC_REF, commit, head)], f"gitpipe: {subject}"):
+            raise Refused(f"{SPEC_BRANCH} was changed by somebody else just now: run the command again")
+        return commit
+
+    def check(self, specs: Mapping[str, Spec], fresh: Sequence[str], branches: Mapping[str, str]) -> None:
+        """Check that pipelines fit together and into the repository.
+
+        Args:
+            specs: all pipelines as they would be.
+            fresh: the names among them that are created now.
+            branches: full ref -> sha of all branches.
+
+        Raises:
+            BadSpec: a cycle, or an input repo that does not exist.
+            Refused: a name that a branch has which is not a pipeline's output.
+        """
+        order(specs)
+        for name in fresh:
+            check_name("pipeline", name)
+            if name == SPEC_BRANCH:
+                raise BadSpec(f"pipeline name {name!r} is reserved")
+            if HEADS + name in branches:
+                raise Refused(
+                    f"pipeline {name} would write to branch {name}, which exists and is not its own: rename one"
+                )
+        for branch in sources(specs):
+            if HEADS + branch not in branches:
+                readers = sorted(
+                    n for n, s in specs.items() if any(leaf.git_branch == branch for leaf in s.input.leaves())
+                )
+                raise BadSpec(
+                    f"pipeline {', '.join(readers)}: input repo {branch} does not exist: `gitpipe create-repo {branch}`"
+                )
+
+    # -- following the source ----------------------------------------------------------------------------------------
+
+    def follow(self, seen: Mapping[str, str], heads: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+        """Commit to ``__spec__`` what commits on source branches changed since `seen`; yield (branch, head looked at).
+
+        Each such commit of a source branch makes one commit of ``__spec__``, with its author and date, so that every
+        machine writes the same.  A commit that was not made here leaves its versions untrusted.
+        """
+        commit = self.head()
+        if commit is None:
+            return
+        by_branch: dict[str, list[str]] = {}
+        for name in self.versions(commit):
+            source = self.source(commit, name)
+            if source and source.branch:
+                by_branch.setdefault(source.branch, []).append(name)
+        for branch, names in sorted(by_branch.items()):
+            head = heads.get(HEADS + branch)
+            if head is None or seen.get(branch) == head:
+                continue
+            since = seen.get(branch) or self._oldest_source(commit, names)
+            folders = sorted({_folder(s.path) for n in names if (s := self.source(commit, n))})
+            paths = [] if "" in folders else folders
+            steps = self.repo.first_parents(head, since, paths) if since else None
+            for step in [self.repo.commit(head)] if steps is None else steps:
+                self._follow_one(branch, names, step.sha)
+            yield branch, head
+
+    def _oldest_source(self, commit: str, names: Sequence[str]) -> str | None:
+        shas = {source.sha for name in names if (source := self.source(commit, name))}
+        return shas.pop() if len(shas) == 1 else None
+
+    def _follow_one(self, branch: str, names: Sequence[str], sha: str) -> None:
+        commit = self.head()
+        if commit is None:
+            return
+        current = self.versions(commit)
+        trees: dict[str, str | None] = {}
+        origins: dict[str, Source] = {}
+        for name in names:
+            source = self.source(commit, name)
+            if source is None or name not in current:
+                continue
+            try:
+                spec, origin = self._at(sha, source.path, name)
+            except GitpipeError:
+                continue  # the file is gone or broken there: the last good version stays, `status` warns
+            tree = self.build(spec.with_salt(self.load(name, current[name]).spec.salt), origin)
+            if tree != current[name]:
+                trees[name] = tree
+                origins[name] = Source(branch, sha, source.path, False)
+        if not trees:
+            return
+        made = self.repo.commit(sha)
+        author = Signature(made.author, made.author_time, made.author_zone)
+        subject = f"update {', '.join(sorted(trees))}: {made.subject}"[:200]
+        self.put(trees, origins, subject, author, expect=commit)
+        said = self.repo.reflog_says(HEADS + branch, sha)
+        if said is not None and said.startswith(MADE_HERE):
+            self.trust([tree for tree in trees.values() if tree])
+
+    def _at(self, sha: str, path: str, name: str) -> tuple[Spec, Origin]:
+        """The pipeline `name` as the spec file at `path` of a commit has it."""
+        entry = self.repo.entry(sha, path)
+        if entry is None:
+            raise NotFound(f"{path} is not in {sha[:12]}")
+        for spec in load_specs(self.repo.blob(entry.sha), path):
+            if spec.name == name:
+                return spec, CommitOrigin(self.repo, sha, path)
+        raise NotFound(f"{path} in {sha[:12]} has no pipeline {name}")
+
+
+def new_salt() -> str:
+    """What makes every datum new: the salt of a ``--reprocess``."""
+    return secrets.token_hex(16)
+
+
+# -- where a spec's code comes from ----------------------------------------------------------------------------------
+
+
+class Origin:
+    """A folder that a spec file lies in; subclasses say which files are there (path below the folder -> entry)."""
+
+    repo: Repo
+    path: str
+
+    def files(self) -> dict[str, Entry]:
+        raise NotImplementedError
+
+    def code(self, spec: Spec) -> dict[str, Entry]:
+        """The files of the pipeline's code tree.
+
+        Raises:
+            BadSpec: the spec names code that is not there, or lies at the root without naming any.
+        """
+        found = {p: e for p, e in self.files().items() if e.mode != SUBMODULE}
+        if spec.code is not None:
+            return self._named(spec, found)
+        if not _folder(self.path):
+            raise BadSpec(
+                f'{self.path}: a spec at the root of the repository must name its code, e.g. "code": ["train.py"] '
+                'or "code": []'
+            )
+        ignored = self._ignored(found)
+        return {
+            path: entry
+            for path, entry in found.items()
+            if path.split("/")[0] not in ("data", ".dvc", ".git")
+            and path != ".gitpipeignore"
+            and path not in ignored
+            and not self._is_spec(path, entry)
+        }
+
+    def _named(self, spec: Spec, files: dict[str, Entry]) -> dict[str, Entry]:
+        chosen: dict[str, Entry] = {}
+        for name in spec.code or ():
+            wanted = str(PurePosixPath(name))
+            part = {p: e for p, e in files.items() if wanted == "." or p == wanted or p.startswith(wanted + "/")}
+            if not part:
+                raise BadSpec(
+                    f"{self.path}: code {name!r} of pipeline {spec.name} is not in {_folder(self.path) or '.'}/"
+                )
+            chosen.update(part)
+        return chosen
+
+    def _ignored(self, files: dict[str, Entry]) -> set[str]:
+        entry = files.get(".gitpipeignore")
+        if entry is None:
+            return set()
+        import pathspec
+
+        lines = self.repo.blob(entry.sha).decode("utf-8", "replace").splitlines()
+        spec = pathspec.GitIgnoreSpec.from_lines(lines)
+        return set(spec.match_files(files))
+
+    def _is_spec(self, path: str, entry: Entry) -> bool:
+        if "/" in path or not path.endswith(SPEC_ENDINGS) or entry.mode not in (BLOB, EXE):
+            return False
+        data = self.repo.blob(entry.sha)
+        if len(data) > MAX_SPEC or b"transform" not in data:
+            return False
+        try:
+            return bool(load_specs(data, path))
+        except BadSpec:
+            return path == PurePosixPath(self.path).name
+
+
+class CommitOrigin(Origin):
+    """The folder as a commit has it."""
+
+    def __init__(self, repo: Repo, sha: str, path: str) -> None:
+        self.repo, self.sha, self.path = repo, sha, path
+
+    def files(self) -> dict[str, Entry]:
+        folder = _folder(self.path)
+        entry = self.repo.entry(self.sha, folder) if folder else Entry(TREE, self.sha)
+        return dict(self.repo.walk(entry.sha)) if entry and entry.mode == TREE else {}
+
+
+class WorkingOrigin(Origin):
+    """The folder as a working tree of this repository has it: clean files from its commit, changed ones as they are."""
+
+    def __init__(self, repo: Repo, top: Path, path: str) -> None:
+        self.repo, self.top, self.path = repo, top, path
+        self.head = repo.git("rev-parse", "-q", "--verify", "HEAD", cwd=top).strip() if _born(repo, top) else None
+        self.dirty = False
+
+    def files(self) -> dict[str, Entry]:
+        folder = _folder(self.path)
+        where = f":(literal){folder}" if folder else "."
+        listed = self.repo.git(
+            "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", where, cwd=self.top
+        )
+        names = dict.fromkeys(name for name in listed.split("\0") if name)
+        base: dict[str, Entry] = {}
+        changed = set(names)
+        if self.head:
+            entry = self.repo.entry(self.head, folder) if folder else Entry(TREE, self.head)
+            if entry and entry.mode == TREE:
+                prefix = f"{folder}/" if folder else ""
+                base = {prefix + p: e for p, e in self.repo.walk(entry.sha)}
+            diff = self.repo.git("diff", "--name-only", "-z", "--no-renames", self.head, "--", where, cwd=self.top)
+            changed = (set(names) - set(base)) | set(diff.split("\0"))
+        found: dict[str, Entry] = {}
+        for name in names:
+            if name not in changed and name in base:
+                found[name] = base[name]
+            elif (fresh := self._hash(name)) is not None:
+                found[name] = fresh
+        cut = len(folder) + 1 if folder else 0
+        self.dirty = found != base
+        return {name[cut:]: entry for name, entry in found.items()}
+
+    def _hash(self, name: str) -> Entry | None:
+        path = self.top / name
+        if path.is_symlink():
+            return Entry(LINK, self.repo.write_blob(str(path.readlink()).encode("utf-8", "surrogateescape")))
+        if not path.is_file():
+            return None  # deleted, or a submodule
+        sha = self.repo.git("hash-object", "-w", "--", name, cwd=self.top).strip()
+        return Entry(EXE if path.stat().st_mode & 0o100 else BLOB, sha)
+
+    def source(self) -> Source:
+        """Where this came from; call after `files`."""
+        ref = self.repo.git("symbolic-ref", "-q", "HEAD", cwd=self.top).strip() if self._on_branch() else ""
+        if not ref or not self.head:
+            return Source("", "", self.path, True)
+        return Source(ref.removeprefix(HEADS), self.head, self.path, self.dirty)
+
+    def _on_branch(self) -> bool:
+        try:
+            self.repo.git("symbolic-ref", "-q", "HEAD", cwd=self.top)
+        except GitpipeError:
+            return False
+        return True
+
+
+class LooseOrigin(Origin):
+    """A spec that lies outside of this repository, or came on standard input: files of its folder, if it has one."""
+
+    def __init__(self, repo: Repo, folder: Path | None, name: str) -> None:
+        self.repo, self.folder, self.path = repo, folder, f"{name}"
+
+    def code(self, spec: Spec) -> dict[str, Entry]:
+        if spec.code is None or self.folder is None:
+            if spec.code:
+                raise BadSpec(f"{self.path}: a spec from standard input cannot name code: save it to a file")
+            return {}
+        return self._named(spec, self.files())
+
+    def files(self) -> dict[str, Entry]:
+        found: dict[str, Entry] = {}
+        for path in sorted(self.folder.rglob("*")) if self.folder else []:
+            relative = path.relative_to(self.folder).as_posix()  # type: ignore[arg-type]
+            if ".git" not in relative.split("/") and path.is_file() and not path.is_symlink():
+                mode = EXE if path.stat().st_mode & 0o100 else BLOB
+                found[relative] = Entry(mode, self.repo.write_blob(path.read_bytes()))
+        return found
+
+
+def _folder(path: str) -> str:
+    parent = str(PurePosixPath(path).parent)
+    return "" if parent == "." else parent
+
+
+def _born(repo: Repo, top: Path) -> bool:
+    try:
+        repo.git("rev-parse", "-q", "--verify", "HEAD", cwd=top)
+    except GitpipeError:
+        return False
+    return True

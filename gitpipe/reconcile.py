@@ -1,0 +1,346 @@
+"""Refs in, commit sets out: what is to run is decided by comparing refs, never by what a hook said (I9).
+
+A *commit set* is a vector: source branch -> commit, pipeline -> version.  Each first-parent commit of a source branch
+that changed its data makes the next vector, all else staying as in the one before; so does a change of pipelines.
+Knows the journal and the repository; not how a job runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from gitpipe.commit import CommitRef
+from gitpipe.datatree import DATA, POINTER, data_key
+from gitpipe.errors import NotFound
+from gitpipe.graph import downstream, order, sources
+from gitpipe.journal import Cursor, JobState, Journal
+from gitpipe.pipelines import Pipeline, PipelineStore
+from gitpipe.provenance import Inconsistent, Origin, closure, read_origin
+from gitpipe.repo import HEADS, Repo
+from gitpipe.spec import Spec
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One data commit on the first-parent chain of a source branch; ``when``: running maximum of committer dates."""
+
+    when: int
+    branch: str
+    sha: str
+    subject: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unready:
+    """Why a job of a set cannot be: its upstream failed, its inputs contradict, or it has no data yet."""
+
+    reason: str
+    silent: bool = False
+
+
+class Reconciler:
+    """Turns what the refs say now into commit sets and jobs in the journal."""
+
+    def __init__(self, repo: Repo, journal: Journal, pipelines: PipelineStore) -> None:
+        self.repo = repo
+        self.journal = journal
+        self.pipelines = pipelines
+
+    def plan(self) -> int:
+        """Enqueue all that is new; the id of the newest set."""
+        cursor = self.journal.cursor()
+        heads = self.repo.refs("refs/heads")
+        code = dict(cursor.code) if cursor else {}
+        code.update(self.pipelines.follow(code, heads))
+        found = self._runnable()
+        specs = {name: p.spec for name, p in found.items()}
+        now = {b: heads[HEADS + b] for b in sorted(sources(specs)) if HEADS + b in heads}
+        versions = {name: p.version for name, p in found.items()}
+        if cursor is None:
+            self._rebuild(found, now)
+        else:
+            self._advance(cursor, found, now)
+        self._mend(found, heads)
+        after = Cursor(now, versions, code)
+        if after != cursor:
+            self.journal.set_cursor(after)
+        return self.journal.newest_set()
+
+    def _runnable(self) -> dict[str, Pipeline]:
+        """The pipelines that may run here: trusted (I12), not stopped, and with all upstream pipelines among them."""
+        everything = self.pipelines.all(self.pipelines.head())
+        trusted, stopped = self.pipelines.trusted(), self.pipelines.stopped()
+        return {n: p for n, p in everything.items() if p.version in trusted and n not in stopped}
+
+    # -- the usual way: something moved since the last look ----------------------------------------------------------
+
+    def _advance(self, cursor: Cursor, found: Mapping[str, Pipeline], now: Mapping[str, str]) -> None:
+        specs = {name: p.spec for name, p in found.items()}
+        vector = {b: cursor.sources.get(b, sha) for b, sha in now.items()}
+        for step in self._merge({b: cursor.sources[b] for b in now if b in cursor.sources}, now):
+            vector[step.branch] = step.sha
+            touched = self._reached(specs, [step.branch])
+            self._enqueue(f"{step.branch}@{step.sha}", vector, found, touched)
+        vector = dict(now)
+        gone = set(cursor.versions) - set(self.pipelines.versions(self.pipelines.head()))
+        for name in gone:
+            self.journal.forget_pipeline(name)
+        changed = {n for n, p in found.items() if cursor.versions.get(n) != p.version}
+        # A branch that was deleted and came back, or is read for the first time, counts with its head only.
+        first = [b for b in now if b not in cursor.sources]
+        if changed or first:
+            self._supersede(changed, specs)
+            touched = self._reached(specs, first) | changed | {d for n in changed for d in downstream(specs, n)}
+            cause = ", ".join([*(f"{b}@{now[b]}" for b in first), *(f"pipeline {n}" for n in sorted(changed))])
+            self._enqueue(cause, vector, found, touched)
+
+    def _supersede(self, changed: set[str], specs: Mapping[str, Spec]) -> None:
+        """Drop queued jobs of old versions, and what waits for them: the new version's own set covers them."""
+        for job in self.journal.jobs("state = 'queued'"):
+            below = {job.pipeline} & changed or any(
+                job.pipeline in downstream(specs, n)
+                and self.journal.jobs("set_id = ? AND pipeline = ? AND state = 'queued'", [job.set_id, n])
+                for n in changed
+                if n in specs
+            )
+            if below:
+                self.journal.drop_job(job.seq)
+
+    def _merge(self, since: Mapping[str, str], now: Mapping[str, str]) -> list[Step]:
+        """The data commits of all branches after `since`, in the order that every machine replays them in."""
+        found: list[Step] = []
+        for branch, old in since.items():
+            new = now[branch]
+            if new == old:
+                continue
+            chain = self.repo.first_parents(new, old, [POINTER, DATA]) if self._here(old) else None
+            if chain is None:
+                # Amended, rebased or reset: only the head counts.
+                head = self.repo.commit(new)
+                if data_key(self.repo, new) != self._key_of(old):
+                    found.append(Step(head.time, branch, new, head.subject))
+                continue
+            latest = 0
+            for commit in chain:
+                latest = max(latest, commit.time)
+                found.append(Step(latest, branch, commit.sha, commit.subject))
+        return sorted(found, key=lambda s: (s.when, s.branch))
+
+    def _here(self, sha: str) -> bool:
+        try:
+            self.repo.commit(sha)
+        except NotFound:
+            return False
+        return True
+
+    def _key_of(self, sha: str) -> object:
+        return data_key(self.repo, sha) if self._here(sha) else None
+
+    def _reached(self, specs: Mapping[str, Spec], branches: Sequence[str]) -> set[str]:
+        direct = {
+            name for name, spec in specs.items() if any(leaf.git_branch in branches for leaf in spec.input.leaves())
+        }
+        return direct | {d for n in direct for d in downstream(specs, n)}
+
+    def _enqueue(
+        self,
+        cause: str,
+        vector: Mapping[str, str],
+        found: Mapping[str, Pipeline],
+        touched: set[str],
+        replay: bool = False,
+    ) -> None:
+        specs = {name: p.spec for name, p in found.items()}
+        jobs = [(n, found[n].version) for n in order(specs) if n in touched]
+        if jobs:
+            with self.journal.transaction():
+                self.journal.add_set(cause, vector, jobs, replay)
+
+    # -- heads that moved without us ---------------------------------------------------------------------------------
+
+    def _mend(self, found: Mapping[str, Pipeline], heads: Mapping[str, str]) -> None:
+        """Where an output branch is not where its last job left it (reset, deleted, fetched), look at it again."""
+        newest = self.journal.newest_set()
+        busy = {job.pipeline for job in self.journal.unfinished()}
+        moved = set()
+        for name in found:
+            last = self.journal.last_good(name, newest)
+            if last is not None and name not in busy and heads.get(HEADS + name) != last:
+                moved.add(name)
+        if moved:
+            specs = {name: p.spec for name, p in found.items()}
+            now = {b: heads[HEADS + b] for b in sorted(sources(specs)) if HEADS + b in heads}
+            touched = moved | {d for n in moved for d in downstream(specs, n)}
+            self._enqueue(f"output branch moved: {', '.join(sorted(moved))}", now, found, touched)
+
+    def retry(self, names: Sequence[str] | None = None) -> bool:
+        """Enqueue the newest vector once more for pipelines whose last job did not succeed, and what lies below.
+
+        Args:
+            names: only these; None for all.
+        """
+        found = self._runnable()
+        specs = {name: p.spec for name, p in found.items()}
+        again = set()
+        busy = {job.pipeline for job in self.journal.unfinished()}
+        for name in found if names is None else names:
+            if name not in found or name in busy:
+                continue
+            last = self.journal.jobs("pipeline = ?", [name], "ORDER BY set_id DESC LIMIT 1")
+            if last and last[0].state in (JobState.FAILED, JobState.KILLED, JobState.UNRUNNABLE):
+                again.add(name)
+        if not again:
+            return False
+        cursor = self.journal.cursor()
+        touched = again | {d for n in again for d in downstream(specs, n)}
+        self._enqueue("retry", cursor.sources if cursor else {}, found, touched)
+        return True
+
+    # -- nothing is known but refs and trailers (I1) -----------------------------------------------------------------
+
+    def _rebuild(self, found: Mapping[str, Pipeline], now: Mapping[str, str]) -> None:
+        """Find the backlog from trailers alone, and enqueue it; jobs that history already holds turn out as done.
+
+        Per source branch the base is the oldest commit that some output head still stands on; pipelines that are ahead
+        of it find their results for the vectors in between in their own history.
+        """
+        specs = {name: p.spec for name, p in found.items()}
+        if not found:
+            return
+        origins = {name: self._head_origin(name) for name in found}
+        base: dict[str, str] = {}
+        for branch, head in now.items():
+            stood = {r.sha for o in origins.values() for r in o.provenance if r.branch == branch}
+            positions = {}
+            for sha in stood:
+                chain = self.repo.first_parents(head, sha, [POINTER, DATA]) if self._here(sha) else None
+                if chain is not None:
+                    positions[sha] = len(chain)
+            if positions:
+                base[branch] = max(positions, key=lambda s: positions[s])
+        vector = {b: base.get(b, sha) for b, sha in now.items()}
+        vectors = [(", ".join(f"{b}@{s}" for b, s in vector.items()), dict(vector))]
+        for step in self._merge(base, now):
+            vector[step.branch] = step.sha
+            vectors.append((f"{step.branch}@{step.sha}", dict(vector)))
+        if vectors[-1][1] != dict(now):
+            vectors.append(("heads", dict(now)))
+        self._enqueue_replay(vectors, found, origins, order(specs))
+
+    def _enqueue_replay(
+        self,
+        vectors: Sequence[tuple[str, Mapping[str, str]]],
+        found: Mapping[str, Pipeline],
+        origins: Mapping[str, Origin],
+        names: Sequence[str],
+    ) -> None:
+        history = {n: self._history(n) for n in names}
+        done: list[dict[str, str]] = []
+        at_head = dict.fromkeys(names, -1)
+        for k, (_, vector) in enumerate(vectors):
+            outputs: dict[str, str] = {}
+            for name in names:
+                try:
+                    above = closure(self._inputs(found[name], vector, outputs))
+                except (KeyError, Inconsistent):
+                    continue
+                sha = history[name].get(above)
+                if sha is not None:
+                    outputs[name] = sha
+                    if origins[name].provenance == above:
+                        at_head[name] = k
+            done.append(outputs)
+        last = len(vectors) - 1
+        for k, (cause, vector) in enumerate(vectors):
+            # Passed over: what a pipeline's head has left behind without a result failed once, or was skipped.
+            todo = {n for n in names if k > at_head[n] or (k == at_head[n] == last)}
+            kept = {n: sha for n, sha in done[k].items() if n not in todo}
+            with self.journal.transaction():
+                jobs = [(n, found[n].version) for n in names if n in todo or n in kept]
+                if not jobs:
+                    continue
+                set_id = self.journal.add_set(cause, vector, jobs, replay=True)
+                for job in self.journal.jobs("set_id = ?", [set_id]):
+                    if job.pipeline in kept:
+                        self._adopt(job.seq, kept[job.pipeline])
+
+    def _adopt(self, seq: int, sha: str) -> None:
+        """Enter an output commit that is there already as the successful job that it once was."""
+        commit = self.repo.commit(sha)
+        origin = read_origin(commit.message)
+        self.journal.update_job(
+            seq,
+            state=JobState.SUCCESS,
+            output=sha,
+            id=origin.job,
+            version=origin.version,
+            finished=float(commit.time),
+            started=float(commit.time),
+            inputs=[str(r) for r in origin.provenance],
+        )
+
+    def _head_origin(self, name: str) -> Origin:
+        sha = self.repo.ref(HEADS + name)
+        return read_origin(self.repo.commit(sha).message) if sha else Origin()
+
+    def _history(self, name: str) -> dict[tuple[CommitRef, ...], str]:
+        """Closure -> newest output commit, over the whole output branch, in one pass."""
+        head = self.repo.ref(HEADS + name)
+        found: dict[tuple[CommitRef, ...], str] = {}
+        for commit in self.repo.log([head], "--first-parent") if head else ():
+            origin = read_origin(commit.message)
+            if origin.pipeline == name:
+                found.setdefault(origin.provenance, commit.sha)
+        return found
+
+    def _inputs(
+        self, pipeline: Pipeline, vector: Mapping[str, str], outputs: Mapping[str, str]
+    ) -> list[tuple[CommitRef, tuple[CommitRef, ...]]]:
+        """Direct inputs with their closures, for a vector; KeyError where one has no commit there."""
+        parts = []
+        for branch in dict.fromkeys(leaf.git_branch for leaf in pipeline.spec.input.leaves()):
+            if branch in outputs:
+                sha = outputs[branch]
+                parts.append((CommitRef(branch, sha), read_origin(self.repo.commit(sha).message).provenance))
+            else:
+                parts.append((CommitRef(branch, vector[branch]), ()))
+        return parts
+
+    # -- one job's inputs --------------------------------------------------------------------------------------------
+
+    def inputs_of(self, pipeline: Pipeline, set_id: int) -> Unready | list[tuple[CommitRef, tuple[CommitRef, ...]]]:
+        """The direct inputs, each with its closure, of a pipeline in a set; or why there is no job to run."""
+        vector = self.journal.sources(set_id)
+        everything = self.pipelines.versions(self.pipelines.head())
+        parts: list[tuple[CommitRef, tuple[CommitRef, ...]]] = []
+        for branch in dict.fromkeys(leaf.git_branch for leaf in pipeline.spec.input.leaves()):
+            if branch not in everything:
+                sha = vector.get(branch)
+                if sha is None or not self._has_data(sha):
+                    return Unready(f"{branch} has no data yet", silent=True)
+                parts.append((CommitRef(branch, sha), ()))
+                continue
+            here = self.journal.jobs("set_id = ? AND pipeline = ?", [set_id, branch])
+            if here and here[0].state in (JobState.FAILED, JobState.UNRUNNABLE, JobState.KILLED):
+                root = here[0].reason if here[0].state is JobState.UNRUNNABLE else f"{branch} {here[0].state.value}"
+                return Unready(root)
+            sha = self.journal.last_good(branch, set_id)
+            if sha is None:
+                return Unready(f"{branch} has no output yet", silent=True)
+            parts.append((CommitRef(branch, sha), read_origin(self.repo.commit(sha).message).provenance))
+        try:
+            closure(parts)
+        except Inconsistent as error:
+            return Unready(str(error))
+        return parts
+
+    def _has_data(self, sha: str) -> bool:
+        """Whether a source commit counts as data: create-repo's empty first commit does not."""
+        commit = self.repo.commit(sha)
+        if not data_key(self.repo, sha):
+            return False
+        if commit.parents:
+            return True
+        entry = self.repo.entry(sha, POINTER)
+        return entry is None or b"nfiles: 0" not in self.repo.blob(entry.sha)

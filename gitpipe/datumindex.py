@@ -26,7 +26,7 @@ Outputs = Sequence[tuple[str, str, int]]
 
 
 def line_of(datum_id: str, datum: Datum, outputs: Outputs) -> str:
-    """One line of the index (no newline): input files as (name, branch, path, md5), output files as (path, md5, size)."""
+    """One line of the index, no newline: inputs as (name, branch, path, md5), outputs as (path, md5, size)."""
     inputs = [[i.name, i.commit.branch, path, md5] for i in datum.inputs for path, md5 in i.files]
     record = {"datum": datum_id, "inputs": inputs, "outputs": [list(o) for o in outputs]}
     return json.dumps(record, separators=(",", ":"), sort_keys=True)

@@ -18,7 +18,7 @@ from gitpipe.blobs.dvc import DvcStore
 from gitpipe.commit import SPEC_BRANCH, CommitRef, Listing, folder_clash
 from gitpipe.datatree import read_listing, write_tree
 from gitpipe.datum import Datum
-from gitpipe.errors import BadData, GitpipeError
+from gitpipe.errors import GitpipeError
 from gitpipe.executors import Executor
 from gitpipe.faults import point
 from gitpipe.inputs import datums
@@ -218,6 +218,7 @@ class JobRunner:
         gone = set(self.blobs.missing(md5 for files in outputs.values() for _, md5, _ in files))
         if gone:
             gone = set(self.blobs.fetch(sorted(gone)))
+        work.committed = sum(committed for _, committed in known.values())
         for datum, (line, committed) in known.items():
             files = outputs[datum]
             if any(md5 in gone for _, md5, _ in files):
@@ -226,7 +227,6 @@ class JobRunner:
             if not committed and not all(self.blobs.verify(md5) for _, md5, _ in files):
                 continue
             work.lines[datum] = line
-            work.committed += committed
         total = len(work.all)
         work.counts = {"total": total, "skipped": len(work.lines), "processed": 0, "failed": 0}
         self.journal.update_job(work.job.seq, **work.counts)
@@ -339,7 +339,7 @@ class JobRunner:
             ref, path = owners[missing[0]]
             more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
             raise Failed(
-                f"input {ref.branch}:{path}{more} of {ref.sha[:12]} is not in the blob cache: `dvc pull` on {ref.branch}"
+                f"input {ref.branch}:{path}{more} of {ref.sha[:12]} is not in the cache: `dvc pull` on {ref.branch}"
             )
 
     def _stage(self, pipeline: Pipeline) -> Stage:
@@ -523,6 +523,3 @@ class JobRunner:
 def describe(datum: Datum) -> str:
     """A datum in few words: ``attributes:/1.csv, model:/``."""
     return ", ".join(f"{i.name}:{i.match}" for i in datum.inputs)
-
-
-__all__ = ["BadData", "Failed", "JobRunner", "Settings"]

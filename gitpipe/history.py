@@ -1,0 +1,89 @@
+"""Provenance as a tree: what a commit was made from, and what was made from it.  Reads commits only."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from gitpipe.commit import CommitRef
+from gitpipe.datarepos import DataRepos
+from gitpipe.errors import NotFound
+from gitpipe.pipelines import PipelineStore
+from gitpipe.provenance import read_origin
+from gitpipe.repo import HEADS, Commit, Repo
+from gitpipe.views import CommitInfo, Lineage
+
+
+class History:
+    """Answers ``log --provenance``."""
+
+    def __init__(self, repo: Repo, data: DataRepos, pipelines: PipelineStore) -> None:
+        self.repo, self.data, self.pipelines = repo, data, pipelines
+
+    def lineage(self, words: Sequence[str], descendants: bool = False) -> list[Lineage]:
+        """What the named commit was made from, or what was made from it.
+
+        Args:
+            words: a repo: each of its commits, newest first; a repo with a commit: that one; none: the newest result
+                of each pipeline.
+            descendants: downward instead of upward; a repo without a commit then means its newest.
+
+        Raises:
+            NotFound: no such repo or commit.
+        """
+        if descendants:
+            return self._descendants(words)
+        known: dict[str, Lineage] = {}
+        if not words:
+            heads = self.repo.refs("refs/heads")
+            names = self.pipelines.versions(self.pipelines.head())
+            tips = [CommitRef(n, heads[HEADS + n]) for n in sorted(names) if HEADS + n in heads]
+            return [self._up(ref, known) for ref in tips]
+        place = self.data.places.locate(words, path=False)
+        if place.commit is None:
+            raise NotFound(f"{place.repo} has no commit yet")
+        if not place.at_head:
+            return [self._up(CommitRef(place.branch, place.commit), known)]
+        chain = self.repo.log([place.commit], "--first-parent")
+        return [self._up(CommitRef(place.branch, c.sha), known) for c in chain]
+
+    def _up(self, ref: CommitRef, known: dict[str, Lineage]) -> Lineage:
+        found = known.get(ref.sha)
+        if found is None:
+            commit = self.repo.commit(ref.sha)
+            children = tuple(self._up(r, known) for r in direct_inputs(self.repo, commit))
+            found = Lineage(self._info(ref.branch, commit), children)
+            known[ref.sha] = found
+        return found
+
+    def _descendants(self, words: Sequence[str]) -> list[Lineage]:
+        place = self.data.places.locate(words, path=False)
+        if place.commit is None:
+            raise NotFound(f"{place.repo} has no commit yet")
+        names = self.pipelines.versions(self.pipelines.head())
+        tips = [s for r, s in self.repo.refs("refs/heads").items() if r.removeprefix(HEADS) in names]
+        users: dict[str, list[tuple[str, Commit]]] = {}
+        target = place.commit
+        for commit in self.repo.log(tips, "--first-parent"):
+            origin = read_origin(commit.message)
+            if any(target == r.sha for r in origin.provenance):
+                for ref in direct_inputs(self.repo, commit):
+                    users.setdefault(ref.sha, []).append((origin.pipeline, commit))
+        return [self._down(place.branch, self.repo.commit(target), users)]
+
+    def _down(self, branch: str, commit: Commit, users: dict[str, list[tuple[str, Commit]]]) -> Lineage:
+        below = tuple(self._down(name, made, users) for name, made in users.get(commit.sha, ()))
+        return Lineage(self._info(branch, commit), below)
+
+    def _info(self, branch: str, commit: Commit) -> CommitInfo:
+        return self.data.commit_info(branch, commit)
+
+
+def direct_inputs(repo: Repo, commit: Commit) -> list[CommitRef]:
+    """The commits that an output commit read itself; none for a commit that a person made."""
+    if not read_origin(commit.message).job:
+        return []
+    entry = repo.entry(commit.tree, ".gitpipe/job.json")
+    if entry is None:
+        return []
+    return [CommitRef(i["branch"], i["commit"]) for i in json.loads(repo.blob(entry.sha))["inputs"]]

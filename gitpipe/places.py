@@ -1,0 +1,159 @@
+"""What people type to say where: ``REPO [BRANCH|COMMIT] [PATH]`` or ``REPO@BRANCH:PATH``, as one value.
+
+The second word is a branch or commit if it names one in that repo, else a path; ``master`` may be left out.  Ids of
+jobs and of commits that were started here keep resolving after the commit is finished.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gitpipe.commit import DEFAULT_BRANCH, check_name, check_path, git_branch
+from gitpipe.errors import BadData, BadName, NotFound, UsageError
+from gitpipe.journal import Journal
+from gitpipe.provenance import read_origin, trailers
+from gitpipe.repo import HEADS, Repo
+
+OPEN = "refs/gitpipe-local/open/"
+HEX = re.compile(r"[0-9a-f]{4,64}\Z")
+ID = re.compile(r"[0-9a-f]{32}\Z")
+SUFFIX = re.compile(r"(.+?)((?:\^\d*|~\d*)+)\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A repo, a branch of it, a commit there (None: it has none yet), an open commit's id or "", a path or ""."""
+
+    repo: str
+    branch: str  # the git branch
+    commit: str | None
+    open: str
+    path: str
+    at_head: bool = True
+
+    @property
+    def ref(self) -> str:
+        return HEADS + self.branch
+
+
+class Places:
+    """Resolves words against one repository."""
+
+    def __init__(self, repo: Repo, journal: Journal) -> None:
+        self.repo, self.journal = repo, journal
+
+    def locate(self, words: Sequence[str], *, path: bool = True, known: bool = True) -> Place:
+        """The place that `words` mean.
+
+        Args:
+            path: whether a path may be among them.
+            known: whether the repo has to exist.
+
+        Raises:
+            NotFound: no such repo, branch or commit.
+            UsageError: too many words.
+            BadName: an impossible path.
+        """
+        if not words or not words[0]:
+            raise UsageError("name a repo, e.g. `training`, `training master` or `training@master`")
+        first, rest = words[0], list(words[1:])
+        at, branch_word = "", ""
+        head, colon, tail = first.partition(":")
+        name, at, branch_word = head.partition("@")
+        if colon:
+            rest.insert(0, tail)
+        check_name("repo", name)
+        if at:
+            place = self._revision(name, branch_word)
+            if place is None and known:
+                raise NotFound(f"{name} has no branch or commit {branch_word!r}: see `gitpipe list-commit {name}`")
+            place = place or Place(name, git_branch(name, branch_word), None, "", "")
+        elif rest and not colon and (found := self._revision(name, rest[0])) is not None:
+            place = found
+            rest.pop(0)
+        else:
+            place = self._revision(name, DEFAULT_BRANCH) or Place(name, name, None, "", "")
+        if place.commit is None and not place.open and known:
+            raise NotFound(f"repo {name} does not exist: see `gitpipe list-repo`, or `gitpipe create-repo {name}`")
+        if len(rest) > (1 if path else 0):
+            if rest and not path:
+                raise NotFound(f"{name} has no branch or commit {rest[0]!r}: see `gitpipe list-commit {name}`")
+            raise UsageError(f"too many words: {' '.join(rest)!r}; expected REPO [BRANCH|COMMIT] [PATH]")
+        if rest:
+            return Place(place.repo, place.branch, place.commit, place.open, clean_path(rest[0]), place.at_head)
+        return place
+
+    def _revision(self, name: str, word: str) -> Place | None:
+        """The branch, commit, open commit or job of repo `name` that `word` names, or None."""
+        if word.startswith("-") or not word:
+            return None
+        branch = git_branch(name, word)
+        if re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", word):
+            sha = self.repo.ref(HEADS + branch)
+            if sha is not None:
+                return Place(name, branch, sha, "", "")
+        if ID.match(word) and (found := self._by_id(name, word)):
+            return found
+        suffixed = SUFFIX.match(word)
+        if suffixed:
+            below = self._revision(name, suffixed[1])
+            sha = self.repo.resolve(f"{below.commit}{suffixed[2]}") if below and below.commit else None
+            return Place(name, below.branch, sha, "", "", False) if below and sha else None
+        if HEX.match(word):
+            sha = self.repo.resolve(word)
+            if sha is not None:
+                home = self._home(name, sha)
+                if home:
+                    return Place(name, home, sha, "", "", False)
+        return None
+
+    def _home(self, name: str, sha: str) -> str | None:
+        """The git branch of repo `name` that a commit belongs to (it may have been amended away since)."""
+        origin = read_origin(self.repo.commit(sha).message)
+        if origin.pipeline:
+            return name if origin.pipeline == name else None
+        refs = self.repo.git("for-each-ref", "--format=%(refname)", f"--contains={sha}", "refs/heads").split()
+        mine = [r.removeprefix(HEADS) for r in refs if r == HEADS + name or r.startswith(f"{HEADS}{name}@")]
+        if mine:
+            return mine[0]
+        # Amended or rebased away: it is of this repo if a result was made from it.
+        grep = f"--grep=Provenance: {name}@{sha}"
+        return name if self.repo.git("log", "-n", "1", "--branches", "-F", grep, "--format=%H").strip() else None
+
+    def _by_id(self, name: str, word: str) -> Place | None:
+        held = self.repo.ref(OPEN + word)
+        if held:
+            found = trailers(self.repo.commit(held).message)
+            branch = found.get("Branch", [name])[0]
+            if branch == name or branch.startswith(f"{name}@"):
+                return Place(name, branch, held, word, "", False)
+            return None
+        for job in self.journal.jobs("id = ? AND pipeline = ? AND output IS NOT NULL", [word, name]):
+            return Place(name, name, job.output, "", "", False)
+        for branch, sha in self.repo.refs(HEADS + name).items():
+            for key in ("Commit-Id", "Job"):
+                found_sha = self.repo.git("log", "-n", "1", "--format=%H", f"--grep=^{key}: {word}$", sha, "--").strip()
+                if found_sha:
+                    return Place(name, branch.removeprefix(HEADS), found_sha, "", "", False)
+        return None
+
+
+def clean_path(path: str) -> str:
+    """A typed path as it stands in listings: no leading or trailing slash; ``/`` and ``.`` are "" (all).
+
+    Raises:
+        BadName: it leads out of the repo or cannot be stored.
+    """
+    stripped = path.strip("/")
+    while stripped.startswith("./"):
+        stripped = stripped[2:].lstrip("/")
+    if stripped in ("", "."):
+        return ""
+    try:
+        check_path(stripped)
+        stripped.encode("utf-8")
+    except (BadData, UnicodeEncodeError) as error:
+        raise BadName(f"bad path {path!r}: it must be relative, without '..' or '.git', and UTF-8") from error
+    return stripped

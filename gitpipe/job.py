@@ -15,13 +15,13 @@ from pathlib import Path
 
 from gitpipe import datumindex
 from gitpipe.blobs.dvc import DvcStore
-from gitpipe.commit import SPEC_BRANCH, CommitRef, Listing, folder_clash
+from gitpipe.commit import SPEC_BRANCH, CommitRef, Listing, folder_clash, git_branch
 from gitpipe.datatree import read_listing, write_tree
 from gitpipe.datum import Datum
 from gitpipe.errors import GitpipeError
 from gitpipe.executors import Executor
 from gitpipe.faults import point
-from gitpipe.inputs import datums
+from gitpipe.inputs import Pfs, datums
 from gitpipe.joblog import JobLogs
 from gitpipe.journal import JobRow, JobState, Journal
 from gitpipe.pipelines import SPEC_REF, Pipeline, PipelineStore
@@ -198,8 +198,8 @@ class JobRunner:
         commits = {ref.branch: ref for ref, _ in work.parts}
         listings: dict[str, Listing] = {}
 
-        def read(leaf: object) -> tuple[CommitRef, Listing]:
-            branch: str = leaf.git_branch  # type: ignore[attr-defined]
+        def read(leaf: Pfs) -> tuple[CommitRef, Listing]:
+            branch = git_branch(leaf.repo, leaf.branch)
             if branch not in listings:
                 listings[branch] = read_listing(self.repo, self.blobs, commits[branch].sha)
             return commits[branch], listings[branch]

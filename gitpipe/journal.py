@@ -107,6 +107,7 @@ class Journal:
         """Open or create; one that is damaged or of another version is set aside, as it holds nothing of value (I1)."""
         self.path = path
         self._local = threading.local()
+        self._generation = 0
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             self._prepare()
@@ -133,14 +134,35 @@ class Journal:
     def db(self) -> sqlite3.Connection:
         """This thread's connection."""
         found: sqlite3.Connection | None = getattr(self._local, "db", None)
-        if found is None:
+        if found is None or self._local.generation != self._generation:
             found = sqlite3.connect(self.path, timeout=30, isolation_level=None)
             found.row_factory = sqlite3.Row
             # The journal may be lost without harm (I1), so it need not wait for the disk.
             found.execute("PRAGMA journal_mode = WAL")
             found.execute("PRAGMA synchronous = OFF")
-            self._local.db = found
+            self._local.db, self._local.generation = found, self._generation
         return found
+
+    def vanished(self) -> bool:
+        """Whether the file was deleted since it was opened; what is written to it now is lost."""
+        return not self.path.exists()
+
+    def reopen(self) -> None:
+        """Begin anew after `vanished`; connections of other threads follow at their next use."""
+        self._generation += 1
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        for suffix in ("-wal", "-shm"):
+            Path(f"{self.path}{suffix}").unlink(missing_ok=True)
+        self._prepare()
+
+    def meta(self, key: str) -> str:
+        """A remembered text, or ""."""
+        row = self.db.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        return str(row[0]) if row else ""
+
+    def set_meta(self, key: str, value: str) -> None:
+        """Remember a text."""
+        self.db.execute("INSERT OR REPLACE INTO meta VALUES (?, ?)", (key, value))
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:

@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 
 from gitpipe.commit import SPEC_BRANCH, check_name
 from gitpipe.errors import BadSpec, GitpipeError, NotFound, Refused
-from gitpipe.graph import order, sources
+from gitpipe.graph import order, reads, sources
 from gitpipe.repo import BLOB, EXE, HEADS, LINK, SUBMODULE, TREE, Entry, RefUpdate, Repo, Signature
 from gitpipe.spec import Spec, load_specs
 
@@ -217,9 +217,7 @@ class PipelineStore:
                 )
         for branch in sources(specs):
             if HEADS + branch not in branches:
-                readers = sorted(
-                    n for n, s in specs.items() if any(leaf.git_branch == branch for leaf in s.input.leaves())
-                )
+                readers = sorted(n for n, s in specs.items() if branch in reads(s))
                 raise BadSpec(
                     f"pipeline {', '.join(readers)}: input repo {branch} does not exist: `gitpipe create-repo {branch}`"
                 )

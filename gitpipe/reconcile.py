@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from gitpipe.commit import CommitRef
 from gitpipe.datatree import DATA, POINTER, data_key
 from gitpipe.errors import NotFound
-from gitpipe.graph import downstream, order, sources
+from gitpipe.graph import downstream, order, reads, sources
 from gitpipe.journal import Cursor, JobState, Journal
 from gitpipe.pipelines import Pipeline, PipelineStore
 from gitpipe.provenance import Inconsistent, Origin, closure, read_origin
@@ -299,7 +299,7 @@ class Reconciler:
     ) -> list[tuple[CommitRef, tuple[CommitRef, ...]]]:
         """Direct inputs with their closures, for a vector; KeyError where one has no commit there."""
         parts = []
-        for branch in dict.fromkeys(leaf.git_branch for leaf in pipeline.spec.input.leaves()):
+        for branch in sorted(reads(pipeline.spec)):
             if branch in outputs:
                 sha = outputs[branch]
                 parts.append((CommitRef(branch, sha), read_origin(self.repo.commit(sha).message).provenance))
@@ -314,7 +314,7 @@ class Reconciler:
         vector = self.journal.sources(set_id)
         everything = self.pipelines.versions(self.pipelines.head())
         parts: list[tuple[CommitRef, tuple[CommitRef, ...]]] = []
-        for branch in dict.fromkeys(leaf.git_branch for leaf in pipeline.spec.input.leaves()):
+        for branch in sorted(reads(pipeline.spec)):
             if branch not in everything:
                 sha = vector.get(branch)
                 if sha is None or not self._has_data(sha):

@@ -1,0 +1,287 @@
+"""Working trees and branches together: no file of one repo lands in another, nothing uncommitted is overwritten (I6).
+
+Branches move here, together with the clean working trees that stand on them; ``data/`` is brought to what a branch
+holds; ``gitpipe add`` turns ``data/`` into a pointer in the index.  What happens inside ``data/`` is `gitpipe.workdata`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from gitpipe import datumindex, workdata
+from gitpipe.blobs.dvc import DvcStore
+from gitpipe.blobs.pointers import DVC_GITIGNORE, DVCIGNORE, GITIGNORE, write_pointer
+from gitpipe.commit import SPEC_BRANCH
+from gitpipe.datatree import DATA, POINTER, data_key, read_listing
+from gitpipe.errors import GitpipeError, Refused, UsageError
+from gitpipe.graph import reads
+from gitpipe.pipelines import PipelineStore
+from gitpipe.repo import HEADS, RefUpdate, Repo, Worktree
+
+BLOB_MARK = "gitpipe-data"
+
+
+@dataclass(frozen=True, slots=True)
+class Behind:
+    """A working tree that stands on a branch that moved without it, and why it could not follow."""
+
+    tree: Worktree
+    reason: str
+
+
+class Checkouts:
+    """The working trees of one repository."""
+
+    def __init__(self, repo: Repo, blobs: DvcStore, pipelines: PipelineStore) -> None:
+        self.repo, self.blobs, self.pipelines = repo, blobs, pipelines
+
+    # -- branches that move ------------------------------------------------------------------------------------------
+
+    def move_branch(
+        self, ref: str, new: str, old: str, reason: str, *, strict: bool, also: Sequence[RefUpdate] = ()
+    ) -> bool:
+        """Move a branch, and the clean working trees on it; False where it was not on `old` any more.
+
+        Args:
+            strict: a dirty working tree on it is a refusal instead of being left behind.
+
+        Raises:
+            Refused: naming the dirty working tree.
+        """
+        trees = self._on(ref)
+        for tree in trees:
+            why = self._dirty(tree, old)
+            if why and strict:
+                raise Refused(f"{ref.removeprefix(HEADS)} is checked out in {tree.top}, where {why}: commit it first")
+        if not self.repo.update_refs([RefUpdate(ref, new, old), *also], reason):
+            return False
+        for tree in trees:
+            self._follow(tree, old, new)
+        return True
+
+    def catch_up(self, ref: str) -> list[Behind]:
+        """Bring the clean working trees on `ref` to where it is now; those that cannot be.
+
+        What the index holds says where a working tree was left, so this also mends what a kill in between left.
+        """
+        head = self.repo.ref(ref)
+        behind: list[Behind] = []
+        for tree in self._on(ref):
+            stamp = workdata.read_stamp(tree.git_dir)
+            if head is None or stamp is None or stamp.commit == head:
+                continue
+            if stamp.branch != ref.removeprefix(HEADS) or not self._exists(stamp.commit):
+                continue
+            if self.repo.tracked_clean(tree, head):
+                self._bring(tree, head)  # git itself has moved it; only data/ is behind
+                continue
+            why = self._dirty(tree, stamp.commit)
+            if why:
+                behind.append(Behind(tree, why))
+            else:
+                self._follow(tree, stamp.commit, head)
+        return behind
+
+    def behind(self) -> list[Behind]:
+        """Working trees that did not follow their branch, for ``status``."""
+        found = []
+        for tree in self.repo.worktrees():
+            stamp = workdata.read_stamp(tree.git_dir)
+            if tree.ref is None or tree.head is None or stamp is None or stamp.commit == tree.head:
+                continue
+            if stamp.branch == tree.ref.removeprefix(HEADS) and not self.repo.tracked_clean(tree, tree.head):
+                found.append(Behind(tree, "it has uncommitted changes"))
+        return found
+
+    def _on(self, ref: str) -> list[Worktree]:
+        return [tree for tree in self.repo.worktrees() if tree.ref == ref]
+
+    def _exists(self, commit: str) -> bool:
+        try:
+            self.repo.commit(commit)
+        except GitpipeError:
+            return False
+        return True
+
+    def _dirty(self, tree: Worktree, commit: str) -> str:
+        if not self.repo.tracked_clean(tree, commit):
+            return "there are uncommitted changes"
+        changed = workdata.changed(self._work(tree))
+        return f"data/{changed[0]} is changed and not committed" if changed else ""
+
+    def _follow(self, tree: Worktree, old: str, new: str) -> None:
+        if self._dirty(tree, old):
+            return
+        try:
+            self.repo.move_worktree(tree, old, new)
+        except GitpipeError:
+            return  # a file appeared in between; `status` says that the tree is behind
+        self._bring(tree, new)
+
+    # -- data/ of a working tree -------------------------------------------------------------------------------------
+
+    def refresh(self, top: Path) -> list[str]:
+        """Make ``data/`` of a working tree what its HEAD holds; lines that tell what was kept aside or is missing."""
+        for tree in self.repo.worktrees():
+            if tree.top.resolve() == top.resolve():
+                self.write_local_config(tree)
+                return self._bring(tree, tree.head if tree.head and set(tree.head) != {"0"} else None)
+        raise GitpipeError(f"{top} is not a working tree of this repository")
+
+    def tracks_data(self, commit: str) -> bool:
+        """Whether git itself tracks files below ``data/`` there: then they are git's, and gitpipe keeps off."""
+        return data_key(self.repo, commit).folder is not None
+
+    def _bring(self, tree: Worktree, commit: str | None) -> list[str]:
+        branch = tree.ref.removeprefix(HEADS) if tree.ref else f"(detached {commit})"
+        if commit is not None and self.tracks_data(commit):
+            self._mark(tree, "")
+            return []
+        listing = read_listing(self.repo, self.blobs, commit) if commit else {}
+        pointer = data_key(self.repo, commit).pointer if commit else None
+        work = self._work(tree)
+        if pointer is None and not (tree.top / DATA).exists() and workdata.read_stamp(tree.git_dir) is None:
+            return []  # a branch without data in a tree that never had any: nothing to make, nothing to note
+        oid = self.blobs.put_listing(listing)
+        kept = workdata.bring(work, branch, commit or "", listing, oid)
+        self._bring_index(tree, commit)
+        self._mark(tree, pointer or "")
+        return [str(each) for each in kept]
+
+    def _bring_index(self, tree: Worktree, commit: str | None) -> None:
+        """An output branch's datum index is DVC-tracked too: with its files there, ``dvc status`` is content."""
+        folder = tree.top / datumindex.FOLDER
+        listing = datumindex.segments(self.repo, self.blobs, commit) if commit else {}
+        for old in folder.iterdir() if folder.is_dir() else ():
+            if old.name not in listing:
+                old.unlink()
+        if not listing:
+            if folder.is_dir():
+                folder.rmdir()
+            return
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, md5 in listing.items():
+            target = folder / name
+            if self.blobs.has(md5) and (not target.exists() or target.read_bytes() != self.blobs.read(md5)):
+                target.unlink(missing_ok=True)
+                target.write_bytes(self.blobs.read(md5))
+
+    def _mark(self, tree: Worktree, pointer: str) -> None:
+        """The id of the ``data.dvc`` that ``data/`` stands for: the hooks compare it before they start Python."""
+        (tree.git_dir / BLOB_MARK).write_text(pointer + "\n")
+
+    def _work(self, tree: Worktree) -> workdata.WorkTree:
+        return workdata.WorkTree(tree.top, tree.git_dir, self.blobs)
+
+    def write_local_config(self, tree: Worktree) -> None:
+        """Point DVC in a working tree to the one cache of all of them, unless DVC is configured otherwise."""
+        folder = tree.top / ".dvc"
+        if not folder.is_dir():
+            return
+        from gitpipe.blobs.config import format_config, read_file, read_sections
+
+        if read_sections(folder).get("cache", {}).get("dir"):
+            return
+        local = folder / "config.local"
+        sections = read_file(local)
+        sections.setdefault("cache", {})["dir"] = str(self.blobs.cache)
+        local.write_text(format_config(sections))
+
+    # -- gitpipe add -------------------------------------------------------------------------------------------------
+
+    def add(self, paths: Sequence[str], cwd: Path, *, force: bool = False) -> list[str]:
+        """Track ``data/`` (or paths below it) of the working tree at `cwd`, and stage what git has to commit.
+
+        Raises:
+            Refused: this branch is no data repo, is a pipeline's output, or ``data/`` belongs to another branch.
+        """
+        tree = self._here(cwd)
+        branch = tree.ref.removeprefix(HEADS) if tree.ref else ""
+        self._check_add(tree, branch, force)
+        self.write_local_config(tree)
+        wanted = [self._below_data(tree, cwd, path) for path in paths]
+        base = read_listing(self.repo, self.blobs, tree.head) if self._born(tree) else {}
+        result = workdata.add(self._work(tree), branch, base, wanted)
+        self.blobs.sync()
+        old = self._staged(tree, POINTER)
+        pointer = write_pointer(DATA, result.oid, result.size, result.nfiles, old)
+        files = {POINTER: pointer}
+        for name, text in ((".gitignore", GITIGNORE), (".dvcignore", DVCIGNORE), (".dvc/.gitignore", DVC_GITIGNORE)):
+            if not (tree.top / name).exists():
+                files[name] = text
+        if not (tree.top / ".dvc/config").exists():
+            files[".dvc/config"] = self.pipelines.dvc_config() or b""
+        for name, content in files.items():
+            (tree.top / name).parent.mkdir(exist_ok=True)
+            (tree.top / name).write_bytes(content)
+        self._ignore_data(tree, files)
+        self.repo.git("add", "-f", "--", *sorted(files), cwd=tree.top)
+        workdata.stamp(self._work(tree), branch, tree.head or "", result.oid)
+        self._mark(tree, self.repo.git("rev-parse", f":{POINTER}", cwd=tree.top).strip())
+        self.write_local_config(tree)
+        return [str(line) for line in result.lines()]
+
+    def _ignore_data(self, tree: Worktree, files: dict[str, bytes]) -> None:
+        """DVC lists what it tracks in ``.gitignore``; an existing one gains the line."""
+        path = tree.top / ".gitignore"
+        lines = path.read_bytes().split(b"\n")
+        if b"/data" not in lines:
+            text = path.read_bytes()
+            path.write_bytes(text + (b"" if not text or text.endswith(b"\n") else b"\n") + b"/data\n")
+            files[".gitignore"] = path.read_bytes()
+
+    def _staged(self, tree: Worktree, name: str) -> str | None:
+        path = tree.top / name
+        return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else None
+
+    def _check_add(self, tree: Worktree, branch: str, force: bool) -> None:
+        if not branch:
+            raise Refused("HEAD is detached here: `git switch` to the branch that the data is for")
+        pipelines = self.pipelines.all(self.pipelines.head())
+        if branch in pipelines:
+            raise Refused(f"{branch} is the output of a pipeline: add data to one of its inputs")
+        if branch == SPEC_BRANCH:
+            raise Refused(f"{SPEC_BRANCH} holds the pipelines' specs, no data: switch to a data repo's branch")
+        if not self._born(tree) or force:
+            return
+        head = tree.head or ""
+        key = data_key(self.repo, head)
+        if key.folder:
+            raise Refused(
+                f"git tracks files below data/ on {branch}: use a data repo's branch in a worktree of its own"
+            )
+        if not key.pointer and not any(branch in reads(p.spec) for p in pipelines.values()):
+            raise Refused(
+                f"{branch} is not a data repo: `gitpipe create-repo NAME`, then `git worktree add ../NAME NAME` "
+                "(or `gitpipe add --force` to make it one)"
+            )
+
+    def _below_data(self, tree: Worktree, cwd: Path, path: str) -> str:
+        """A typed path as one below ``data/`` ("" for all of it)."""
+        full = Path(path) if Path(path).is_absolute() else cwd / path
+        # Not resolved: a symbolic link below data/ is data, and what it leads to is checked by the scan.
+        parts: list[str] = []
+        for part in full.parts:
+            if part == "..":
+                del parts[-1:]
+            elif part != ".":
+                parts.append(part)
+        lexical = Path(*parts)
+        for top in (tree.top, tree.top.resolve()):
+            if lexical == top / DATA or (top / DATA) in lexical.parents:
+                relative = lexical.relative_to(top / DATA).as_posix()
+                return "" if relative == "." else relative
+        raise UsageError(f"{path}: gitpipe tracks what lies in data/: `gitpipe add data`")
+
+    def _here(self, cwd: Path) -> Worktree:
+        if self.repo.top is None:
+            raise Refused("this is a bare repository: `gitpipe put-file REPO -f FILE` puts data without a checkout")
+        for tree in self.repo.worktrees():
+            if tree.top.resolve() == self.repo.top.resolve():
+                return tree
+        raise GitpipeError(f"{cwd} is not in a working tree")
+
+    def _born(self, tree: Worktree) -> bool:
+        return tree.head is not None and set(tree.head) != {"0"}

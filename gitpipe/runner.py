@@ -1,0 +1,219 @@
+"""The background process, one a repository: look at the refs, run what is to be run, linger, end.
+
+``python -m gitpipe.runner <common git dir>`` is what hooks start; ``gitpipe run`` does the same in the foreground.
+Knows the order in which jobs may run; not what a job is (`gitpipe.job`) nor why there is one (`gitpipe.reconcile`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+from gitpipe import nudges
+from gitpipe.errors import GitpipeError
+from gitpipe.faults import point
+from gitpipe.graph import upstream
+from gitpipe.job import JobRunner
+from gitpipe.journal import JobRow, JobState, Journal
+from gitpipe.pipelines import PipelineStore
+from gitpipe.reconcile import Reconciler
+
+POLL_SECONDS = 0.05
+LOOK_SECONDS = 5.0
+MAX_JOBS = 32
+MAX_LOG = 1 << 20
+
+
+class Runner:
+    """Schedules jobs until there is nothing left, then lingers."""
+
+    def __init__(
+        self,
+        common: Path,
+        journal: Journal,
+        reconciler: Reconciler,
+        pipelines: PipelineStore,
+        jobs: Callable[[], JobRunner],
+        after: Callable[[JobRow], None],
+        close: Callable[[], None],
+    ) -> None:
+        """
+        Args:
+            jobs: makes the `JobRunner` (and with it the executor) when the first job is to run.
+            after: called when a job has succeeded: worktrees, notes.
+            close: ends executors and whatever else was started.
+        """
+        self.common, self.journal, self.reconciler, self.pipelines = common, journal, reconciler, pipelines
+        self._make_jobs, self._after, self._close = jobs, after, close
+        self._jobs: JobRunner | None = None
+        self._active: dict[int, threading.Thread] = {}
+        self._changed = threading.Event()
+        self._stop = threading.Event()
+        self._waiting: dict[str, int] = {}
+        self.trouble = ""
+
+    def stop(self) -> None:
+        """Ask the loop to end: running jobs go back to the queue."""
+        self._stop.set()
+        self._changed.set()
+
+    def loop(self, linger: float | None, on_tick: Callable[[], None] = lambda: None) -> None:
+        """Work until nothing is left and, with `linger`, nothing came for so many seconds.
+
+        Args:
+            linger: None: return at once when all is done (foreground).
+        """
+        point("runner-started")
+        looked, idle_since = 0.0, time.monotonic()
+        self.journal.clear_workers()
+        try:
+            while not self._stop.is_set():
+                names = nudges.pending(self.common) - set(self._waiting)
+                now = time.monotonic()
+                if names or now - looked > LOOK_SECONDS or self._state_vanished():
+                    looked = now
+                    self._look(names)
+                self._start_ready()
+                self._release()
+                if self._active or self._waiting or self.journal.unfinished():
+                    idle_since = time.monotonic()
+                elif linger is None or (time.monotonic() - idle_since > linger and self._may_end()):
+                    break
+                on_tick()
+                self._changed.wait(POLL_SECONDS)
+                self._changed.clear()
+        finally:
+            self._stop.set()
+            for thread in list(self._active.values()):
+                thread.join()
+            self.journal.clear_workers()
+            self._close()
+
+    def _may_end(self) -> bool:
+        """Drop the mark, then look once more: a hook that saw the mark has left its nudge before."""
+        nudges.unmark(self.common)
+        if nudges.pending(self.common):
+            nudges.mark(self.common)
+            return False
+        return True
+
+    def _state_vanished(self) -> bool:
+        """Whether somebody deleted the local state under us; it is made again, and all is looked at anew (I1)."""
+        if not self.journal.vanished():
+            return False
+        self.journal.reopen()
+        nudges.mark(self.common)
+        self._waiting.clear()
+        return True
+
+    def _look(self, names: set[str]) -> None:
+        try:
+            newest = self.reconciler.plan()
+            self.trouble = ""
+        except GitpipeError as error:
+            # A broken spec or a lost object must not end the runner; `status` says it.
+            self.trouble = str(error)
+            newest = self.journal.newest_set()
+        self.journal.set_meta("trouble", self.trouble)
+        point("set-recorded")
+        self._waiting.update(dict.fromkeys(names, newest))
+
+    def _release(self) -> None:
+        """Take away the nudges whose sets are all done."""
+        if not self._waiting:
+            return
+        unfinished = [job.set_id for job in self.journal.unfinished()]
+        first = min(unfinished, default=None)
+        done = {n for n, newest in self._waiting.items() if first is None or first > newest}
+        nudges.take(self.common, done)
+        for name in done:
+            del self._waiting[name]
+
+    # -- which job may run -------------------------------------------------------------------------------------------
+
+    def _start_ready(self) -> None:
+        waiting = [job for job in self.journal.unfinished() if job.seq not in self._active]
+        if not waiting or self._stop.is_set():
+            return
+        unfinished = self.journal.unfinished()
+        specs = {n: p.spec for n, p in self.pipelines.all(self.pipelines.head()).items()}
+        for job in waiting:
+            if len(self._active) >= MAX_JOBS:
+                return
+            above = upstream(specs, job.pipeline) if job.pipeline in specs else set()
+            blocked = any(
+                (other.pipeline == job.pipeline and other.set_id < job.set_id)
+                or (other.pipeline in above and other.set_id <= job.set_id)
+                for other in unfinished
+            )
+            if not blocked:
+                self._start(job)
+
+    def _start(self, job: JobRow) -> None:
+        thread = threading.Thread(target=self._run, args=(job,), name=f"job-{job.pipeline}", daemon=True)
+        self._active[job.seq] = thread
+        thread.start()
+
+    def _run(self, job: JobRow) -> None:
+        try:
+            if self._jobs is None:
+                self._jobs = self._make_jobs()
+            state = self._jobs.run(job.seq, self._stop.is_set)
+            done = self.journal.job(job.seq)
+            # Whoever waits for this job, or depends on it, need not wait for what comes after it.
+            self._active.pop(job.seq, None)
+            self._changed.set()
+            if state is JobState.SUCCESS and done is not None:
+                self._after(done)
+        except Exception as error:
+            # A bug must fail this job, not leave it running for ever nor end the runner.
+            traceback.print_exc()
+            reason = str(error) if isinstance(error, GitpipeError) else f"internal error: {error!r}, see runner.log"
+            with contextlib.suppress(Exception):
+                current = self.journal.job(job.seq)
+                if current is not None and not current.state.over:
+                    self.journal.update_job(job.seq, state=JobState.FAILED, finished=time.time(), reason=reason)
+        finally:
+            self._active.pop(job.seq, None)
+            self._changed.set()
+
+
+def main(common: Path) -> int:
+    """Be the runner of a repository in the background; 0, also where another one is at work."""
+    lock = nudges.Lock(common)
+    # One that is about to end has dropped its mark but may still hold the lock for a moment.
+    if not lock.acquire(0.0 if nudges.marked(common) else 3.0):
+        return 0
+    log = nudges.state_dir(common) / "runner.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    mode = "a" if log.exists() and log.stat().st_size < MAX_LOG else "w"
+    sys.stdout = sys.stderr = log.open(mode, buffering=1, encoding="utf-8", errors="backslashreplace")
+    os.dup2(sys.stderr.fileno(), 2)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    nudges.mark(common)
+    try:
+        from gitpipe.project import open_project
+
+        project = open_project(common)
+        runner = project.make_runner()
+        signal.signal(signal.SIGTERM, lambda *_: runner.stop())
+        runner.loop(project.settings.linger)
+    except Exception:
+        traceback.print_exc()
+        return 1
+    finally:
+        nudges.unmark(common)
+        lock.release()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

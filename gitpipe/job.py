@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -84,7 +85,13 @@ class JobRunner:
         executor: Executor,
         logs: JobLogs,
         settings: Settings,
+        locked: Callable[[], AbstractContextManager[None]],
     ) -> None:
+        """
+        Args:
+            locked: holds DVC's own lock, so that no ``dvc gc`` removes a blob between the look and the commit.
+        """
+        self.locked = locked
         self.repo, self.blobs, self.journal, self.pipelines = repo, blobs, journal, pipelines
         self.reconciler, self.executor, self.logs, self.settings = reconciler, executor, logs, settings
 
@@ -346,16 +353,16 @@ class JobRunner:
         transform = pipeline.spec.transform
         return Stage(
             pipeline=pipeline.name,
-            cmd=tuple(transform.cmd),
-            stdin=tuple(transform.stdin),
-            env=tuple(sorted(transform.env.items())),
+            cmd=transform.cmd,
+            stdin=transform.stdin,
+            env=transform.env,
             code_dir=self._export_code(pipeline.code),
             python=self.settings.python,
             cache_dir=self.blobs.files_dir,
             slots_dir=self.settings.slots_dir,
             sandbox=self.settings.sandbox,
             working_dir=transform.working_dir,
-            accept_return_code=tuple(transform.accept_return_code),
+            accept_return_code=transform.accept_return_code,
             writable_inputs=pipeline.spec.writable_inputs,
             timeout=pipeline.spec.datum_timeout,
         )
@@ -457,7 +464,7 @@ class JobRunner:
         keep_ref = KEEP + work.pipeline.name
         keep_old = self.repo.ref(keep_ref)
         keep = self._keep(work, keep_old, who)
-        with self.blobs.locked():
+        with self.locked():
             lost = self.blobs.missing([*listing.values(), *index.values()])
             if lost:
                 raise Failed(f"blob {lost[0]} of the result vanished from the cache meanwhile: run-pipeline again")

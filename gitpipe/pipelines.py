@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from gitpipe.commit import SPEC_BRANCH, check_name
@@ -269,7 +269,7 @@ class PipelineStore:
                 spec, origin = self._at(sha, source.path, name)
             except GitpipeError:
                 continue  # the file is gone or broken there: the last good version stays, `status` warns
-            tree = self.build(spec.with_salt(self.load(name, current[name]).spec.salt), origin)
+            tree = self.build(replace(spec, salt=self.load(name, current[name]).spec.salt), origin)
             if tree != current[name]:
                 trees[name] = tree
                 origins[name] = Source(branch, sha, source.path, False)

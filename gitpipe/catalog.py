@@ -1,0 +1,270 @@
+"""What people do with pipelines: create, update, delete, list, inspect, start, stop, run.
+
+Works on `PipelineStore` and says what it did; the runner finds the rest out by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import BinaryIO
+
+from gitpipe.commit import check_name
+from gitpipe.errors import BadSpec, GitpipeError, NotFound, Refused
+from gitpipe.graph import reads
+from gitpipe.journal import JobState, Journal
+from gitpipe.pipelines import (
+    STOPPED,
+    LooseOrigin,
+    Origin,
+    Pipeline,
+    PipelineStore,
+    Source,
+    WorkingOrigin,
+    new_salt,
+)
+from gitpipe.reconcile import Reconciler
+from gitpipe.repo import HEADS, RefUpdate, Repo
+from gitpipe.spec import Spec, load_specs
+from gitpipe.views import PipelineInfo
+
+MAX_SPEC = 10 << 20
+
+
+class Catalog:
+    """The pipelines of one repository, as commands see them."""
+
+    def __init__(
+        self, repo: Repo, store: PipelineStore, journal: Journal, reconciler: Reconciler, nudge: Callable[[], None]
+    ) -> None:
+        self.repo, self.store, self.journal, self.reconciler, self.nudge = repo, store, journal, reconciler, nudge
+
+    # -- create, update ----------------------------------------------------------------------------------------------
+
+    def create(self, files: Sequence[str], *, stdin: BinaryIO | None = None) -> list[str]:
+        """Create the pipelines of spec files, all or none; lines to print.
+
+        Raises:
+            BadSpec: a file that is no spec, a cycle, an unknown repo.
+            Refused: a name that is taken.
+        """
+        given = self._read(files, stdin)
+        there = self.store.versions(self.store.head())
+        for spec, _ in given:
+            if spec.name in there:
+                raise Refused(f"pipeline {spec.name} exists already: `gitpipe update-pipeline -f FILE`")
+        return self._put(given, "create-pipeline", reprocess=False)
+
+    def update(
+        self, files: Sequence[str], *, reprocess: bool = False, create: bool = False, stdin: BinaryIO | None = None
+    ) -> list[str]:
+        """Replace pipelines by what spec files say, all or none; lines to print.
+
+        Args:
+            reprocess: run every datum again.
+            create: create those that do not exist.
+        """
+        given = self._read(files, stdin)
+        there = self.store.versions(self.store.head())
+        for spec, _ in given:
+            if spec.name not in there and not create:
+                raise NotFound(f"pipeline {spec.name} does not exist: `gitpipe create-pipeline -f FILE` makes it")
+        return self._put(given, "update-pipeline", reprocess=reprocess)
+
+    def _read(self, files: Sequence[str], stdin: BinaryIO | None) -> list[tuple[Spec, Origin]]:
+        found: list[tuple[Spec, Origin]] = []
+        for name in files:
+            if name == "-":
+                data = stdin.read(MAX_SPEC + 1) if stdin else b""
+                origin: Origin = LooseOrigin(self.repo, None, "<stdin>")
+                found += [(spec, origin) for spec in load_specs(data, "<stdin>")]
+                continue
+            path = Path(name)
+            try:
+                with path.open("rb") as file:
+                    data = file.read(MAX_SPEC + 1)
+            except IsADirectoryError as error:
+                raise BadSpec(f"{name} is a folder: name the spec files in it") from error
+            except (OSError, ValueError) as error:
+                why = getattr(error, "strerror", None) or str(error)
+                raise NotFound(f"cannot read the spec {name}: {why}") from error
+            origin = self._origin(path)
+            found += [(spec, origin) for spec in load_specs(data, name)]
+        names = [spec.name for spec, _ in found]
+        for name in names:
+            if names.count(name) > 1:
+                raise BadSpec(f"pipeline {name} is given twice: keep one of the two specs")
+        if not names:
+            raise BadSpec("no pipeline specs were given: -f FILE")
+        return found
+
+    def _origin(self, path: Path) -> Origin:
+        full = path.resolve()
+        for tree in self.repo.worktrees():
+            top = tree.top.resolve()
+            if top in full.parents:
+                return WorkingOrigin(self.repo, tree.top, full.relative_to(top).as_posix())
+        return LooseOrigin(self.repo, full.parent, path.name)
+
+    def _put(self, given: Sequence[tuple[Spec, Origin]], verb: str, *, reprocess: bool) -> list[str]:
+        head = self.store.head()
+        before = self.store.all(head)
+        trees: dict[str, str | None] = {}
+        sources: dict[str, Source] = {}
+        lines: list[str] = []
+        after = {name: p.spec for name, p in before.items()}
+        for spec, origin in given:
+            check_name("pipeline", spec.name)
+            if spec.transform.python:
+                raise BadSpec(f"pipeline {spec.name}: transform.python is not supported yet: use cmd")
+            old = before.get(spec.name)
+            salt = new_salt() if reprocess else old.spec.salt if old else ""
+            fresh = replace(spec, salt=salt)
+            after[spec.name] = fresh
+            trees[spec.name] = self.store.build(fresh, origin)
+            sources[spec.name] = _source(origin)
+            lines += [f"{spec.name}: {field} has no meaning here and is ignored" for field in spec.ignored]
+        created = [name for name in trees if name not in before]
+        self.store.check(after, created, self.repo.refs("refs/heads"))
+        changed = {n: t for n, t in trees.items() if n not in before or before[n].version != t}
+        if changed:
+            self.store.put(
+                changed,
+                {n: sources[n] for n in changed},
+                f"{verb} {', '.join(sorted(changed))}",
+                self.repo.user(),
+                dvc_config=self._dvc_config(),
+                expect=head,
+            )
+        self.store.trust([tree for tree in trees.values() if tree])
+        for name in trees:
+            word = "created" if name in created else "updated" if name in changed else "unchanged"
+            lines.append(f"{name}: {word}")
+        self.nudge()
+        return lines
+
+    def _dvc_config(self) -> bytes | None:
+        """The ``.dvc/config`` of the checked-out branch, where that differs from what ``__spec__`` holds."""
+        head = self.repo.resolve("HEAD")
+        entry = self.repo.entry(head, ".dvc/config") if head else None
+        if entry is None:
+            return None
+        text = self.repo.blob(entry.sha)
+        return text if text and text != self.store.dvc_config() else None
+
+    # -- delete, start, stop, run ------------------------------------------------------------------------------------
+
+    def delete(self, name: str, *, keep_repo: bool = False, force: bool = False) -> list[str]:
+        """Delete a pipeline and its output repo; its commits' provenance stays resolvable.
+
+        Raises:
+            Refused: another pipeline reads it, or its branch is checked out.
+        """
+        self.store.get(name)
+        head = self.store.head()
+        specs = {n: p.spec for n, p in self.store.all(head).items()}
+        readers = sorted(n for n, s in specs.items() if name in reads(s))
+        if readers and not force:
+            raise Refused(f"{name} is read by pipeline {', '.join(readers)}: delete that first, or use -f")
+        ref = HEADS + name
+        if not keep_repo:
+            for tree in self.repo.worktrees():
+                if tree.ref == ref:
+                    raise Refused(f"{name} is checked out in {tree.top}: switch to another branch there first")
+        self.store.put({name: None}, {}, f"delete-pipeline {name}", self.repo.user(), expect=head)
+        self.journal.forget_pipeline(name)
+        while not keep_repo and (tip := self.repo.ref(ref)):
+            # A job that was just publishing may move it once more; afterwards `__spec__` stops it.
+            self.repo.update_refs([RefUpdate(ref, None, tip)], f"gitpipe: delete-pipeline {name}")
+        self.nudge()
+        return [f"{name}: deleted" + (" (its repo is kept)" if keep_repo else "")]
+
+    def stop(self, name: str) -> None:
+        """No more jobs for this pipeline until `start`."""
+        self.store.get(name)
+        if name not in self.store.stopped():
+            self.repo.add_config(STOPPED, name)
+
+    def start(self, name: str) -> None:
+        """Let a stopped pipeline run again; what it missed is caught up."""
+        self.store.get(name)
+        if name in self.store.stopped():
+            self.repo.git("config", "--local", "--unset", STOPPED, f"^{name}$")
+        self.nudge()
+
+    def run(self, name: str) -> list[str]:
+        """Run a pipeline's failed job again; where its newest job succeeded there is nothing to do."""
+        self.store.get(name)
+        if name in self.store.stopped():
+            raise Refused(f"{name} is stopped: `gitpipe start-pipeline {name}`")
+        again = self.reconciler.retry([name])
+        self.nudge()
+        if again:
+            return [f"{name}: runs again"]
+        newest = self.journal.jobs("pipeline = ?", [name], "ORDER BY set_id DESC LIMIT 1")
+        if newest and not newest[0].state.over:
+            return [f"{name}: a job is {newest[0].state.value} already"]
+        return [f"{name}: nothing to do, its newest job succeeded (update-pipeline --reprocess runs it all again)"]
+
+    # -- list, inspect -----------------------------------------------------------------------------------------------
+
+    def list(self) -> list[PipelineInfo]:
+        """All pipelines, by name."""
+        return [self._info(p) for _, p in sorted(self.store.all(self.store.head()).items())]
+
+    def inspect(self, name: str) -> PipelineInfo:
+        """One pipeline."""
+        return self._info(self.store.get(name))
+
+    def _info(self, pipeline: Pipeline) -> PipelineInfo:
+        head = self.store.head() or ""
+        first = self.repo.git("log", "-n", "1", "--format=%ct", head, "--", pipeline.name).strip()
+        source = self.store.source(head, pipeline.name)
+        return PipelineInfo(
+            name=pipeline.name,
+            version=pipeline.version,
+            created=float(first or 0),
+            state=self.state(pipeline),
+            input=pipeline.spec.input.describe(),
+            output=pipeline.name,
+            source=str(source) if source else "",
+            parallelism=pipeline.spec.parallelism,
+            spec=pipeline.spec.to_dict(),
+        )
+
+    def state(self, pipeline: Pipeline) -> str:
+        """``running``, ``stopped``, ``untrusted`` or ``failing``."""
+        if pipeline.name in self.store.stopped():
+            return "stopped"
+        if pipeline.version not in self.store.trusted():
+            return "untrusted"
+        last = self.journal.jobs(
+            "pipeline = ? AND state NOT IN ('queued', 'running')", [pipeline.name], "ORDER BY set_id DESC LIMIT 1"
+        )
+        bad = (JobState.FAILED, JobState.UNRUNNABLE, JobState.KILLED)
+        return "failing" if last and last[0].state in bad else "running"
+
+    def trust(self, yes: bool, ask: Callable[[str], bool]) -> list[str]:
+        """Let pipelines run here whose version came from elsewhere (I12), after showing what they run.
+
+        Raises:
+            GitpipeError: the answer was no.
+        """
+        known = self.store.trusted()
+        strange = [p for p in self.store.all(self.store.head()).values() if p.version not in known]
+        if not strange:
+            return ["every pipeline here is trusted already"]
+        shown = [f"{p.name}@{p.version[:12]}: runs {' '.join(p.spec.transform.cmd)!r}" for p in strange]
+        if not yes and not ask("\n".join([*shown, "let these run here?"])):
+            raise GitpipeError("nothing was trusted: look at `git show __spec__`, then `gitpipe trust`")
+        self.store.trust([p.version for p in strange])
+        self.nudge()
+        return [f"{p.name}: trusted" for p in strange]
+
+
+def _source(origin: Origin) -> Source:
+    if isinstance(origin, WorkingOrigin):
+        origin.files()
+        return origin.source()
+    return Source("", "", origin.path, True)

@@ -1,0 +1,109 @@
+"""What commands show of jobs, their logs and workers; reads the journal only."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+
+from gitpipe.commit import CommitRef
+from gitpipe.errors import NotFound
+from gitpipe.joblog import JobLogs
+from gitpipe.journal import JobRow, JobState, Journal
+from gitpipe.views import JobInfo, LogLine, Progress, WorkerInfo
+
+
+class Jobs:
+    """The jobs of one repository."""
+
+    def __init__(self, journal: Journal, logs: JobLogs, runner_lives: Callable[[], bool]) -> None:
+        self.journal, self.logs, self.runner_lives = journal, logs, runner_lives
+
+    def list(self, pipeline: str | None = None, limit: int | None = None) -> list[JobInfo]:
+        """Jobs, newest first."""
+        tail = "ORDER BY COALESCE(started, 1e18) DESC, seq DESC" + (f" LIMIT {int(limit)}" if limit else "")
+        if pipeline is None:
+            return [job_info(row) for row in self.journal.jobs(tail=tail)]
+        return [job_info(row) for row in self.journal.jobs("pipeline = ?", [pipeline], tail)]
+
+    def inspect(self, name: str) -> JobInfo:
+        """A job by (abbreviated) id, or a pipeline's newest."""
+        return job_info(self._find(name))
+
+    def _find(self, name: str) -> JobRow:
+        rows = self.journal.jobs("pipeline = ?", [name], "ORDER BY seq DESC LIMIT 1")
+        if rows:
+            return rows[0]
+        if len(name) >= 4 and set(name) <= set("0123456789abcdef"):
+            rows = self.journal.jobs("id >= ? AND id < ?", [name, name + "g"], "ORDER BY seq DESC")
+        ids = {row.id for row in rows}
+        if len(ids) > 1:
+            raise NotFound(f"{name} is short for {len(ids)} jobs: give more digits")
+        if not rows:
+            raise NotFound(f"no job or pipeline {name!r} is known here: see `gitpipe list-job`")
+        return rows[0]
+
+    def logs_of(
+        self, job: str | None = None, pipeline: str | None = None, datum: str | None = None, tail: int | None = None
+    ) -> Iterator[LogLine]:
+        """What stages printed: of a job, of all jobs of a pipeline (oldest first), or of all."""
+        if job is not None:
+            rows = [self._find(job)]
+        elif pipeline is not None:
+            rows = self.journal.jobs("pipeline = ?", [pipeline], "ORDER BY seq")
+            if not rows:
+                raise NotFound(f"no job of a pipeline {pipeline!r} is known here: see `gitpipe list-job`")
+        else:
+            rows = self.journal.jobs(tail="ORDER BY seq")
+        lines = (line for row in rows for line in self.logs.read(row.seq, row.id, row.pipeline, datum))
+        return iter(deque(lines, maxlen=tail)) if tail is not None else lines
+
+    def workers(self) -> list[WorkerInfo]:
+        """Every worker slot of every pipeline that has run since the runner began."""
+        alive = self.runner_lives()
+        return [
+            WorkerInfo(p, s, e, st if alive else "off", d if alive else "") for p, s, e, st, d in self.journal.workers()
+        ]
+
+    def newest(self) -> list[JobRow]:
+        """The newest finished job of each pipeline."""
+        return self.journal.jobs(
+            "seq IN (SELECT MAX(seq) FROM jobs WHERE state NOT IN ('queued', 'running') GROUP BY pipeline)"
+        )
+
+    def failures(self) -> list[JobRow]:
+        """Newest jobs that did not succeed, the causes before what they made unrunnable."""
+        bad = [j for j in self.newest() if j.state is not JobState.SUCCESS]
+        return sorted(bad, key=lambda j: (j.state is JobState.UNRUNNABLE, j.seq))
+
+    def since(self, seq: int) -> list[JobRow]:
+        """Jobs that were not over when job `seq` was the newest one, and all after it."""
+        return self.journal.jobs("seq > ?", [seq])
+
+
+def progress(row: JobRow) -> Progress:
+    """One job as a progress bar shows it."""
+    return Progress(row.id, row.pipeline, row.state.value, row.processed, row.skipped, row.failed, row.total)
+
+
+def job_info(row: JobRow) -> JobInfo:
+    """One job as commands show it."""
+    return JobInfo(
+        id=row.id,
+        pipeline=row.pipeline,
+        version=row.version,
+        state=row.state.value,
+        output=row.output,
+        started=row.started,
+        finished=row.finished,
+        restarts=row.restarts,
+        processed=row.processed,
+        skipped=row.skipped,
+        failed=row.failed,
+        total=row.total,
+        bytes_in=row.bytes_in,
+        bytes_out=row.bytes_out,
+        reason=row.reason,
+        notes=row.notes,
+        inputs=tuple(CommitRef.parse(text) for text in row.inputs),
+        engine=row.engine,
+    )

@@ -1,0 +1,412 @@
+"""Builds the parts from a repository and its settings, and offers what the command line calls.
+
+The one place that knows every part; it decides nothing itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import os
+import platform
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from gitpipe import hooks, nudges
+from gitpipe.blobs.config import read_config, read_sections
+from gitpipe.blobs.dvc import DvcStore
+from gitpipe.blobs.lock import dvc_locks
+from gitpipe.catalog import Catalog
+from gitpipe.checkout import Checkouts
+from gitpipe.datarepos import DataRepos
+from gitpipe.errors import GitpipeError, NotARepo, Refused, UsageError
+from gitpipe.executors import Executor, open_executor
+from gitpipe.history import History
+from gitpipe.job import JobRunner
+from gitpipe.job import Settings as JobSettings
+from gitpipe.joblog import JobLogs
+from gitpipe.jobviews import Jobs, job_info, progress
+from gitpipe.journal import JobRow, Journal
+from gitpipe.pipelines import PipelineStore
+from gitpipe.reconcile import Reconciler
+from gitpipe.repo import HEADS, Repo
+from gitpipe.runner import Runner
+from gitpipe.stage.sandbox import describe
+from gitpipe.stage.worker import sweep
+from gitpipe.views import JobInfo, Progress, StatusInfo
+
+NOTES = "refs/notes/gitpipe"
+EXCLUDE = ("/data", "/.dvc/cache", "/.dvc/tmp", "/.dvc/config.local")
+PYTHON = "gitpipe.python"
+OnProgress = Callable[[Sequence[Progress]], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Local git config ``gitpipe.*``, with its defaults."""
+
+    python: str
+    engine: str
+    ray_address: str
+    sandbox: str
+    linger: float
+
+    @classmethod
+    def read(cls, repo: Repo) -> Settings:
+        """Raises UsageError for a value that makes no sense."""
+        found = {key: values[-1] for key, values in repo.config("gitpipe.").items()}
+        engine = found.get("gitpipe.engine", "auto")
+        if engine not in ("auto", "local", "ray"):
+            raise UsageError(f"git config gitpipe.engine is {engine!r}: use auto, local or ray")
+        sandbox = found.get("gitpipe.sandbox", "auto")
+        if sandbox not in ("auto", "none", "strict"):
+            raise UsageError(f"git config gitpipe.sandbox is {sandbox!r}: use auto, none or strict")
+        try:
+            linger = float(found.get("gitpipe.linger", 300))
+        except ValueError as error:
+            raise UsageError(f"git config gitpipe.linger is {found['gitpipe.linger']!r}: use seconds") from error
+        address = found.get("gitpipe.rayaddress", "")
+        return cls(found.get("gitpipe.python", sys.executable), engine, address, sandbox, linger)
+
+
+class Project:
+    """One repository with gitpipe in it."""
+
+    def __init__(self, repo: Repo) -> None:
+        self.repo = repo
+        self.settings = Settings.read(repo)
+        self.state = nudges.state_dir(repo.common)
+
+    # -- parts, each made when it is first needed --------------------------------------------------------------------
+
+    @functools.cached_property
+    def blobs(self) -> DvcStore:
+        """The one blob cache: DVC's where it is configured, else below the common git dir, where no clean reaches it."""
+        top = self.repo.top
+        config = read_config(top / ".dvc") if top and (top / ".dvc").is_dir() else None
+        named = bool(top and (top / ".dvc").is_dir() and read_sections(top / ".dvc").get("cache", {}).get("dir"))
+        cache = config.cache_dir if config and named else self.repo.common / "dvc" / "cache"
+        kinds = config.cache_types if config else ("reflink", "copy")
+        return DvcStore(cache, cache_types=kinds, shared=bool(config and config.shared), fetch_root=top)
+
+    @functools.cached_property
+    def journal(self) -> Journal:
+        return Journal(self.state / "journal.sqlite")
+
+    @functools.cached_property
+    def store(self) -> PipelineStore:
+        return PipelineStore(self.repo)
+
+    @functools.cached_property
+    def reconciler(self) -> Reconciler:
+        return Reconciler(self.repo, self.journal, self.store)
+
+    @functools.cached_property
+    def checkouts(self) -> Checkouts:
+        return Checkouts(self.repo, self.blobs, self.store)
+
+    @functools.cached_property
+    def data(self) -> DataRepos:
+        return DataRepos(self.repo, self.blobs, self.journal, self.store, self.checkouts, self.nudge)
+
+    @functools.cached_property
+    def pipelines(self) -> Catalog:
+        return Catalog(self.repo, self.store, self.journal, self.reconciler, self.nudge)
+
+    @functools.cached_property
+    def logs(self) -> JobLogs:
+        return JobLogs(self.state / "logs")
+
+    @functools.cached_property
+    def jobs(self) -> Jobs:
+        return Jobs(self.journal, self.logs, lambda: nudges.runner_lives(self.repo.common))
+
+    @functools.cached_property
+    def history(self) -> History:
+        return History(self.repo, self.data, self.store)
+
+    # -- the runner --------------------------------------------------------------------------------------------------
+
+    def nudge(self) -> None:
+        """Have the runner look at the refs; it is started if none lives.  GITPIPE=0 means nobody is nudged."""
+        if os.environ.get("GITPIPE") == "0":
+            return
+        nudges.add_nudge(self.repo.common, "command")
+        self._ensure_runner()
+
+    def _ensure_runner(self) -> None:
+        if not nudges.runner_lives(self.repo.common):
+            nudges.start_runner(self.repo.common, flags=hooks.interpreter_flags())
+
+    def make_runner(self) -> Runner:
+        """The runner's loop with all that it needs; executors are made when the first job is to run."""
+        executors: list[Executor] = []
+        slots = self.blobs.cache / ".gitpipe-slots"
+        notes_lock = threading.Lock()
+
+        def make_jobs() -> JobRunner:
+            sweep(slots)
+            executor = open_executor(self.settings.engine, self.settings.ray_address, self.state / "ray")
+            executors.append(executor)
+            settings = JobSettings(self.settings.python, self.settings.sandbox, self.state / "code", slots)
+            return JobRunner(
+                self.repo,
+                self.blobs,
+                self.journal,
+                self.store,
+                self.reconciler,
+                executor,
+                self.logs,
+                settings,
+                self._dvc_locks,
+            )
+
+        def after(job: JobRow) -> None:
+            self.checkouts.catch_up(HEADS + job.pipeline)
+            with notes_lock, contextlib.suppress(GitpipeError):
+                self._note(job)
+
+        def close() -> None:
+            for executor in executors:
+                executor.close()
+            self.repo.close()
+
+        return Runner(self.repo.common, self.journal, self.reconciler, self.store, make_jobs, after, close)
+
+    @contextlib.contextmanager
+    def _dvc_locks(self) -> Iterator[None]:
+        with dvc_locks(tree.top for tree in self.repo.worktrees()):
+            yield
+
+    def _note(self, job: JobRow) -> None:
+        """What varies from run to run goes to a git note, as the commit itself is reproducible (I4)."""
+        record = {
+            "started": job.started,
+            "finished": job.finished,
+            "host": platform.node(),
+            "engine": job.engine,
+            "restarts": job.restarts,
+            "bytes_in": job.bytes_in,
+            "bytes_out": job.bytes_out,
+            "python": platform.python_version(),
+            "platform": platform.platform(),
+        }
+        text = json.dumps(record, sort_keys=True)
+        self.repo.git("notes", f"--ref={NOTES}", "add", "-f", "-m", text, job.output or "")
+
+    # -- wait, run ---------------------------------------------------------------------------------------------------
+
+    def wait(self, on_progress: OnProgress = lambda _: None, timeout: float | None = None) -> list[JobInfo]:
+        """Block until all that is known now is done; the jobs that ran, and those that stand failed.
+
+        Raises:
+            GitpipeError: `timeout` seconds were over first.
+        """
+        since = self._oldest_open()
+        token = nudges.add_nudge(self.repo.common, "wait")
+        end = None if timeout is None else time.monotonic() + timeout
+        looked = 0.0
+        while token.exists():
+            now = time.monotonic()
+            if now - looked > 1.0:
+                looked = now
+                self._ensure_runner()
+            if end is not None and now > end:
+                token.unlink(missing_ok=True)
+                left = len(self.journal.unfinished())
+                raise GitpipeError(
+                    f"after {timeout:g} s {left} jobs are not done: the runner goes on, `gitpipe wait` again"
+                )
+            on_progress(self._progress(since))
+            time.sleep(0.02)
+        on_progress(self._progress(since))
+        return self._outcome(since)
+
+    def run(self, on_progress: OnProgress = lambda _: None, watch: bool = False) -> list[JobInfo]:
+        """Do in the foreground what the runner would do; jobs that failed are tried again."""
+        lock = nudges.Lock(self.repo.common)
+        since = self._oldest_open()
+        if not lock.acquire(1.0):
+            self.reconciler.retry()
+            return self.wait(on_progress)
+        try:
+            nudges.mark(self.repo.common)
+            if self.journal.cursor() is not None:
+                self.reconciler.plan()
+                self.reconciler.retry()
+            runner = self.make_runner()
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGTERM, lambda *_: runner.stop())
+            runner.loop(float("inf") if watch else None, lambda: on_progress(self._progress(since)))
+        finally:
+            nudges.unmark(self.repo.common)
+            lock.release()
+        on_progress(self._progress(since))
+        return self._outcome(since)
+
+    def _oldest_open(self) -> int:
+        """The job before the oldest that is not over; what comes after it is what a waiting person waits for."""
+        unfinished = [job.seq for job in self.journal.unfinished()]
+        newest = self.journal.db.execute("SELECT COALESCE(MAX(seq), 0) FROM jobs").fetchone()[0]
+        return min(unfinished, default=newest + 1) - 1
+
+    def _progress(self, since: int) -> list[Progress]:
+        return [progress(row) for row in self.jobs.since(since)]
+
+    def _outcome(self, since: int) -> list[JobInfo]:
+        rows = {row.seq: row for row in [*self.jobs.since(since), *self.jobs.failures()]}
+        return [job_info(rows[seq]) for seq in sorted(rows)]
+
+    def runner_status(self) -> str:
+        """One line about the runner."""
+        if not nudges.runner_lives(self.repo.common):
+            return "not running"
+        return f"running (pid {nudges.marked(self.repo.common) or 'unknown'})"
+
+    def runner_stop(self) -> str:
+        """End the runner; what runs goes back to the queue.
+
+        Raises:
+            GitpipeError: it did not end.
+        """
+        common = self.repo.common
+        if not nudges.runner_lives(common):
+            return "no runner was running"
+        for _ in range(500):
+            pid = nudges.marked(common)
+            if pid is not None:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGTERM)
+            for _ in range(4):
+                if not nudges.runner_lives(common):
+                    return "the runner has ended"
+                time.sleep(0.01)
+        raise GitpipeError("the runner did not end within 20 s: see .git/gitpipe/runner.log")
+
+    # -- the rest ----------------------------------------------------------------------------------------------------
+
+    def add(self, paths: Sequence[str], force: bool = False) -> list[str]:
+        """``gitpipe add``; lines to print."""
+        return self.checkouts.add(paths, Path.cwd(), force=force)
+
+    def trust(self, yes: bool, ask: Callable[[str], bool]) -> list[str]:
+        return self.pipelines.trust(yes, ask)
+
+    def status(self) -> StatusInfo:
+        """What is in force, what is to be done, what went wrong."""
+        pending = [f"{j.pipeline}: {j.state.value}" for j in self.journal.unfinished()]
+        return StatusInfo(
+            git_dir=str(self.repo.common),
+            runner=self.runner_status(),
+            engine=self.settings.engine + (f" ({self.settings.ray_address})" if self.settings.ray_address else ""),
+            sandbox=describe(self.settings.sandbox),
+            cache=str(self.blobs.cache),
+            pending=tuple(pending),
+            failures=tuple(job_info(j) for j in self.jobs.failures()),
+            warnings=tuple(self._warnings()),
+        )
+
+    def _warnings(self) -> Iterator[str]:
+        trouble = self.journal.meta("trouble")
+        if trouble:
+            yield trouble
+        known, stopped = self.store.trusted(), self.store.stopped()
+        heads = self.repo.refs("refs/heads")
+        head = self.store.head()
+        for name, pipeline in self.store.all(head).items():
+            if pipeline.version not in known:
+                yield f"{name} came from elsewhere and does not run here: `gitpipe trust`"
+            if name in stopped:
+                yield f"{name} is stopped: `gitpipe start-pipeline {name}`"
+            source = self.store.source(head or "", name)
+            if source and source.branch and HEADS + source.branch not in heads:
+                yield f"{name} came from branch {source.branch}, which is gone: it is not updated any more"
+        for each in self.checkouts.behind():
+            yield f"{each.tree.top} is behind its branch, as {each.reason}: commit or stash there, then `git reset --keep`"
+        cursor = self.journal.cursor()
+        moved = [b for b, sha in cursor.sources.items() if heads.get(HEADS + b) != sha] if cursor else []
+        if moved and not nudges.runner_lives(self.repo.common):
+            yield f"{', '.join(moved)} changed since the last run: `gitpipe wait` or `gitpipe run`"
+
+    def hooks_install(self) -> list[str]:
+        return hooks.install(hooks_dir(self.repo), sys.executable, hooks.interpreter_flags())
+
+    def hooks_uninstall(self) -> list[str]:
+        return hooks.uninstall(hooks_dir(self.repo))
+
+    def hooks_status(self) -> list[str]:
+        return [str(state) for state in hooks.status(hooks_dir(self.repo))]
+
+
+def open_project(where: Path) -> Project:
+    """The project of the repository that `where` lies in.
+
+    Raises:
+        NotARepo: no git repository, or `gitpipe init` was never run in it.
+    """
+    repo = Repo(where)
+    if not repo.config(PYTHON):
+        raise NotARepo(f"gitpipe is not set up in {repo.top or repo.common}: run `gitpipe init` there")
+    return Project(repo)
+
+
+def init(where: Path) -> list[str]:
+    """Make a repository ready; lines that say what was done and what to type next.  Twice is harmless."""
+    repo = Repo(where)
+    lines: list[str] = []
+    if repo.config(PYTHON):
+        lines.append(f"gitpipe is set up in {repo.top or repo.common} already; looked everything over again")
+    else:
+        repo.set_config(PYTHON, sys.executable)
+        lines.append(f"gitpipe is set up in {repo.top or repo.common}")
+    project = Project(repo)
+    project.journal  # noqa: B018 - makes the local state
+    tracked = _tracks_data(repo)
+    _exclude(repo, [pattern for pattern in EXCLUDE if pattern != "/data" or not tracked])
+    try:
+        lines += project.hooks_install()
+    except Refused as error:
+        lines.append(f"{error}; without hooks `gitpipe run` does the work")
+    for tree in repo.worktrees():
+        project.checkouts.write_local_config(tree)
+    if tracked:
+        lines.append("git tracks files below data/ here: use a worktree of its own for each data repo")
+    lines.append(f"sandbox: {describe(project.settings.sandbox)}")
+    lines.append("next: gitpipe create-repo training, then gitpipe put-file training -f FILE, or: gitpipe example iris")
+    return lines
+
+
+def hooks_dir(repo: Repo) -> Path:
+    """The folder that git takes this repository's hooks from.
+
+    Raises:
+        Refused: ``core.hooksPath`` names one outside of the repository, which other repositories use too.
+    """
+    path = Path(repo.git("rev-parse", "--git-path", "hooks").rstrip("\n"))
+    full = (path if path.is_absolute() else (repo.top or repo.git_dir) / path).resolve()
+    inside = [repo.common, *([repo.top.resolve()] if repo.top else [])]
+    if not any(base in full.parents for base in inside):
+        raise Refused(f"core.hooksPath is {full}, outside of this repository: hooks were not installed")
+    return full
+
+
+def _tracks_data(repo: Repo) -> bool:
+    if repo.top is None:
+        return False
+    return bool(repo.git("ls-files", "-z", "--", "data/"))
+
+
+def _exclude(repo: Repo, patterns: Sequence[str]) -> None:
+    path = repo.common / "info" / "exclude"
+    text = path.read_text(encoding="utf-8", errors="surrogateescape") if path.exists() else ""
+    missing = [p for p in patterns if p not in text.splitlines()]
+    if missing:
+        path.parent.mkdir(exist_ok=True)
+        start = "" if not text or text.endswith("\n") else "\n"
+        path.write_text(text + start + "\n".join(missing) + "\n", encoding="utf-8", errors="surrogateescape")

@@ -10,7 +10,7 @@ import typer
 
 from gitpipe import __version__
 from gitpipe.cli import show
-from gitpipe.cli.app import ADMIN, Raw, app, here, new_app, project, say
+from gitpipe.cli.app import ADMIN, Raw, app, command, here, new_app, project, say
 from gitpipe.errors import Refused
 
 hooks = new_app(help="Install, remove or show the git hooks that notice commits.")
@@ -19,7 +19,7 @@ app.add_typer(hooks, name="hooks", rich_help_panel=ADMIN)
 app.add_typer(runner, name="runner", rich_help_panel=ADMIN)
 
 
-@app.command("init", rich_help_panel=ADMIN)
+@command("init", ADMIN)
 def init() -> None:
     """Make the git repository ready for gitpipe; twice is harmless."""
     from gitpipe.project import init as init_project
@@ -27,7 +27,7 @@ def init() -> None:
     say(init_project(here()))
 
 
-@app.command("example", rich_help_panel=ADMIN)
+@command("example", ADMIN)
 def example(
     name: Annotated[str, typer.Argument(metavar="[NAME]", help="Which one; without it they are listed.")] = "",
 ) -> None:
@@ -40,7 +40,7 @@ def example(
     say(copy_example(name, here()))
 
 
-@app.command("trust", rich_help_panel=ADMIN)
+@command("trust", ADMIN)
 def trust(yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False) -> None:
     """Allow pipelines that came by fetch, pull or clone to run on this machine."""
     say(project().trust(yes, ask))
@@ -53,7 +53,7 @@ def ask(question: str) -> bool:
     return typer.confirm(show.oneline(question))
 
 
-@app.command("version", rich_help_panel=ADMIN)
+@command("version", ADMIN)
 def version(raw: Raw = False) -> None:
     """Print the versions of gitpipe and of what it stands on."""
     show.many(versions(), show.VERSION, as_json=raw)

@@ -7,11 +7,12 @@ from __future__ import annotations
 import io
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, BinaryIO
+from typing import TYPE_CHECKING, Annotated, Any, BinaryIO, TypeVar
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from gitpipe import __version__
 from gitpipe.errors import NotARepo, NotFound, UsageError
@@ -29,6 +30,7 @@ ADMIN = "Set-up"
 PANELS = (REPOS, FILES, COMMITS, PIPELINES, JOBS, GITLIKE, ADMIN)
 """The groups in the order of the help page."""
 
+Command = TypeVar("Command", bound=Callable[..., Any])
 Raw = Annotated[bool, typer.Option("--raw", help="Print JSON, one document a line.")]
 Message = Annotated[str | None, typer.Option("--message", "-m", help="The commit's message.")]
 
@@ -55,6 +57,15 @@ class GroupedHelp(TyperGroup):
         for panel, lines in groups.items():
             with formatter.section(panel):
                 formatter.write_dl(lines)
+
+
+class PlainUsage(TyperCommand):
+    """A command whose usage line shows its words as we name them, without typer's own brackets around them."""
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        """``[OPTIONS]`` and the names of the positional words."""
+        words = [param.metavar for param in self.get_params(ctx) if param.param_type_name == "argument"]
+        return [self.options_metavar or "", *(word for word in words if word)]
 
 
 def panel_of(command: object) -> str:
@@ -95,17 +106,28 @@ app = new_app(
 )
 
 
+def command(name: str, panel: str) -> Callable[[Command], Command]:
+    """Register a function as the command `name`, in the group `panel` of the help page."""
+    return app.command(name, cls=PlainUsage, rich_help_panel=panel)
+
+
+def print_version(wanted: bool) -> None:
+    """Print the version and end, where that was asked for."""
+    if wanted:
+        print(f"gitpipe {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
 def before(
     folder: Annotated[
         list[str] | None, typer.Option("-C", metavar="PATH", help="Run as if started in PATH, as with git.")
     ] = None,
-    version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=print_version)
+    ] = False,
 ) -> None:
     """Take what stands before the command."""
-    if version:
-        print(f"gitpipe {__version__}")
-        raise typer.Exit
     for path in folder or ():
         enter(path)
 

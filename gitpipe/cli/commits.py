@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from gitpipe.cli import show
-from gitpipe.cli.app import COMMITS, Message, Raw, app, project
+from gitpipe.cli.app import COMMITS, Message, Raw, command, project
 
 BranchWords = Annotated[list[str], typer.Argument(metavar="REPO [BRANCH]", help="Also REPO@BRANCH.")]
 CommitWords = Annotated[
@@ -15,7 +15,7 @@ CommitWords = Annotated[
 ]
 
 
-@app.command("start-commit", rich_help_panel=COMMITS)
+@command("start-commit", COMMITS)
 def start_commit(words: BranchWords, message: Message = None) -> None:
     """Open a commit and print its id; the branch moves once at finish-commit.
 
@@ -24,19 +24,19 @@ def start_commit(words: BranchWords, message: Message = None) -> None:
     print(project().data.start_commit(words, message))
 
 
-@app.command("finish-commit", rich_help_panel=COMMITS)
+@command("finish-commit", COMMITS)
 def finish_commit(words: CommitWords, message: Message = None) -> None:
     """Close an open commit: the branch moves, and pipelines run."""
     project().data.finish_commit(words, message)
 
 
-@app.command("list-commit", rich_help_panel=COMMITS)
+@command("list-commit", COMMITS)
 def list_commit(words: BranchWords, raw: Raw = False) -> None:
     """List the commits of a repo, the newest first."""
     show.many(project().data.list_commit(words), show.COMMIT, as_json=raw)
 
 
-@app.command("inspect-commit", rich_help_panel=COMMITS)
+@command("inspect-commit", COMMITS)
 def inspect_commit(words: CommitWords, raw: Raw = False) -> None:
     """Show one commit with its provenance: all commits that it was made from.
 

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from gitpipe.cli import show
-from gitpipe.cli.app import FILES, Message, Raw, app, project, sources, standard_input
+from gitpipe.cli.app import FILES, Message, Raw, command, project, sources, standard_input
 from gitpipe.cli.progress import file_progress
 from gitpipe.errors import UsageError
 
@@ -21,7 +21,7 @@ PlaceWords = Annotated[list[str], typer.Argument(metavar="REPO [BRANCH] [PATH]",
 GlobWords = Annotated[list[str], typer.Argument(metavar="REPO [BRANCH] PATTERN", help="Also REPO@BRANCH:PATTERN.")]
 
 
-@app.command("put-file", rich_help_panel=FILES)
+@command("put-file", FILES)
 def put_file(
     words: PlaceWords,
     file: Annotated[
@@ -57,7 +57,7 @@ def put_file(
         )
 
 
-@app.command("get-file", rich_help_panel=FILES)
+@command("get-file", FILES)
 def get_file(
     words: FileWords,
     output: Annotated[
@@ -75,7 +75,7 @@ def get_file(
     project().data.get_file(words, recursive, out, sys.stdout.buffer)
 
 
-@app.command("list-file", rich_help_panel=FILES)
+@command("list-file", FILES)
 def list_file(words: PlaceWords, raw: Raw = False) -> None:
     """List the files and folders at a path (the top without one).
 
@@ -84,7 +84,7 @@ def list_file(words: PlaceWords, raw: Raw = False) -> None:
     show.many(project().data.list_file(words), show.FILE, as_json=raw)
 
 
-@app.command("glob-file", rich_help_panel=FILES)
+@command("glob-file", FILES)
 def glob_file(words: GlobWords, raw: Raw = False) -> None:
     """List the files and folders that a glob pattern matches, as a pipeline's input would.
 
@@ -93,7 +93,7 @@ def glob_file(words: GlobWords, raw: Raw = False) -> None:
     show.many(project().data.glob_file(words), show.FILE, as_json=raw)
 
 
-@app.command("delete-file", rich_help_panel=FILES)
+@command("delete-file", FILES)
 def delete_file(words: FileWords) -> None:
     """Delete a file or folder from a repo, as one commit.
 

@@ -8,13 +8,13 @@ from typing import Annotated
 import typer
 
 from gitpipe.cli import show
-from gitpipe.cli.app import GITLIKE, Raw, app, project, say
+from gitpipe.cli.app import GITLIKE, Raw, command, project, say
 from gitpipe.views import JobInfo
 
 LAST_LINES = 5
 
 
-@app.command("add", rich_help_panel=GITLIKE)
+@command("add", GITLIKE)
 def add(
     paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Data to add: 'data', or what lies in it.")],
     force: Annotated[bool, typer.Option("--force", "-f", help="Even if data/ came from another branch.")] = False,
@@ -26,7 +26,7 @@ def add(
     say(project().add(paths, force=force))
 
 
-@app.command("log", rich_help_panel=GITLIKE)
+@command("log", GITLIKE)
 def log(
     words: Annotated[
         list[str] | None, typer.Argument(metavar="[REPO[@COMMIT]] [PATH]", help="From here; else from all outputs.")
@@ -52,7 +52,7 @@ def log(
         say(list(show.log_entry(entry, tree=tree, graph=graph)))
 
 
-@app.command("status", rich_help_panel=GITLIKE)
+@command("status", GITLIKE)
 def status(raw: Raw = False) -> None:
     """Show what is pending, what failed with its last lines, and how jobs are run here."""
     here = project()

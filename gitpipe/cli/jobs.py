@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from gitpipe.cli import show
-from gitpipe.cli.app import JOBS, Raw, app, project
+from gitpipe.cli.app import JOBS, Raw, command, project
 from gitpipe.cli.progress import JobProgress
 from gitpipe.errors import GitpipeError, JobFailed
 from gitpipe.views import JobInfo
@@ -22,7 +22,7 @@ class Interrupted(GitpipeError):
     exit_code = 130
 
 
-@app.command("list-job", rich_help_panel=JOBS)
+@command("list-job", JOBS)
 def list_job(
     pipeline: OfPipeline = None,
     limit: Annotated[int | None, typer.Option("--limit", "-n", min=1, help="At most so many jobs.")] = None,
@@ -32,7 +32,7 @@ def list_job(
     show.many(project().jobs.list(pipeline, limit), show.JOB, as_json=raw)
 
 
-@app.command("inspect-job", rich_help_panel=JOBS)
+@command("inspect-job", JOBS)
 def inspect_job(
     job: Annotated[str, typer.Argument(metavar="JOB|PIPELINE", help="A job's id, or a pipeline (its newest job).")],
     raw: Raw = False,
@@ -44,7 +44,7 @@ def inspect_job(
     show.one(project().jobs.inspect(job), show.job_details, as_json=raw)
 
 
-@app.command("logs", rich_help_panel=JOBS)
+@command("logs", JOBS)
 def logs(
     job: Annotated[str | None, typer.Option("--job", "-j", metavar="JOB", help="Of this job only.")] = None,
     pipeline: OfPipeline = None,
@@ -64,13 +64,13 @@ def logs(
         print(show.log_message(line))
 
 
-@app.command("list-worker", rich_help_panel=JOBS)
+@command("list-worker", JOBS)
 def list_worker(raw: Raw = False) -> None:
     """List the worker slots of each pipeline and what they are at."""
     show.many(project().jobs.workers(), show.WORKER, as_json=raw)
 
 
-@app.command("wait", rich_help_panel=JOBS)
+@command("wait", JOBS)
 def wait(
     commits: Annotated[
         list[str] | None,
@@ -91,7 +91,7 @@ def wait(
     check(ran)
 
 
-@app.command("run", rich_help_panel=JOBS)
+@command("run", JOBS)
 def run(
     watch: Annotated[bool, typer.Option("--watch", help="Go on with each new commit until Ctrl-C.")] = False,
 ) -> None:

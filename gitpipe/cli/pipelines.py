@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from gitpipe.cli import show
-from gitpipe.cli.app import PIPELINES, Raw, app, project, say, sources, standard_input
+from gitpipe.cli.app import PIPELINES, Raw, command, project, say, sources, standard_input
 
 Specs = Annotated[
     list[str] | None,
@@ -16,7 +16,7 @@ Specs = Annotated[
 Pipeline = Annotated[str, typer.Argument(metavar="PIPELINE", help="The pipeline's name.")]
 
 
-@app.command("create-pipeline", rich_help_panel=PIPELINES)
+@command("create-pipeline", PIPELINES)
 def create_pipeline(file: Specs = None) -> None:
     """Create the pipelines of a spec file, and run them on the data that is there.
 
@@ -25,7 +25,7 @@ def create_pipeline(file: Specs = None) -> None:
     say(project().pipelines.create(sources(file, "spec"), stdin=standard_input()))
 
 
-@app.command("update-pipeline", rich_help_panel=PIPELINES)
+@command("update-pipeline", PIPELINES)
 def update_pipeline(
     file: Specs = None,
     reprocess: Annotated[bool, typer.Option("--reprocess", help="Skip no datum, run all again.")] = False,
@@ -39,37 +39,37 @@ def update_pipeline(
     say(project().pipelines.update(given, reprocess=reprocess, create=create, stdin=standard_input()))
 
 
-@app.command("list-pipeline", rich_help_panel=PIPELINES)
+@command("list-pipeline", PIPELINES)
 def list_pipeline(raw: Raw = False) -> None:
     """List the pipelines with their input and state."""
     show.many(project().pipelines.list(), show.PIPELINE, as_json=raw)
 
 
-@app.command("inspect-pipeline", rich_help_panel=PIPELINES)
+@command("inspect-pipeline", PIPELINES)
 def inspect_pipeline(name: Pipeline, raw: Raw = False) -> None:
     """Show one pipeline in detail, with its whole spec."""
     show.one(project().pipelines.inspect(name), show.pipeline_details, as_json=raw)
 
 
-@app.command("run-pipeline", rich_help_panel=PIPELINES)
+@command("run-pipeline", PIPELINES)
 def run_pipeline(name: Pipeline) -> None:
     """Run a pipeline on its current inputs, if it failed or did not run on them yet."""
     say(project().pipelines.run(name))
 
 
-@app.command("start-pipeline", rich_help_panel=PIPELINES)
+@command("start-pipeline", PIPELINES)
 def start_pipeline(name: Pipeline) -> None:
     """Let a stopped pipeline run again."""
     project().pipelines.start(name)
 
 
-@app.command("stop-pipeline", rich_help_panel=PIPELINES)
+@command("stop-pipeline", PIPELINES)
 def stop_pipeline(name: Pipeline) -> None:
     """Keep a pipeline from running until start-pipeline."""
     project().pipelines.stop(name)
 
 
-@app.command("delete-pipeline", rich_help_panel=PIPELINES)
+@command("delete-pipeline", PIPELINES)
 def delete_pipeline(
     name: Pipeline,
     keep_repo: Annotated[bool, typer.Option("--keep-repo", help="Keep the output repo.")] = False,

@@ -7,12 +7,12 @@ from typing import Annotated
 import typer
 
 from gitpipe.cli import show
-from gitpipe.cli.app import REPOS, Raw, app, project
+from gitpipe.cli.app import REPOS, Raw, command, project
 
 Repo = Annotated[str, typer.Argument(metavar="REPO", help="The repo's name.")]
 
 
-@app.command("create-repo", rich_help_panel=REPOS)
+@command("create-repo", REPOS)
 def create_repo(
     name: Repo,
     description: Annotated[str, typer.Option("--description", "-d", help="What the repo is for.")] = "",
@@ -24,19 +24,19 @@ def create_repo(
     project().data.create_repo(name, description)
 
 
-@app.command("list-repo", rich_help_panel=REPOS)
+@command("list-repo", REPOS)
 def list_repo(raw: Raw = False) -> None:
     """List the repos with their age and size."""
     show.many(project().data.list_repo(), show.REPO, as_json=raw)
 
 
-@app.command("inspect-repo", rich_help_panel=REPOS)
+@command("inspect-repo", REPOS)
 def inspect_repo(name: Repo, raw: Raw = False) -> None:
     """Show one repo in detail."""
     show.one(project().data.inspect_repo(name), show.repo_details, as_json=raw)
 
 
-@app.command("delete-repo", rich_help_panel=REPOS)
+@command("delete-repo", REPOS)
 def delete_repo(
     name: Repo,
     force: Annotated[bool, typer.Option("--force", "-f", help="Even if a pipeline reads it.")] = False,

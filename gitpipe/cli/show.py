@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import fields, is_dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any, TypeVar
 
 from gitpipe.commit import DEFAULT_BRANCH, CommitRef, git_branch
@@ -31,8 +32,12 @@ from gitpipe.views import (
 )
 
 T = TypeVar("T")
-SHORT = 12
+SHORT, SHORTEST = 12, 7
 LONG_ID = re.compile(r"(?<![0-9a-f])[0-9a-f]{32,}(?![0-9a-f])")
+SHORT_ID = re.compile(r"(?:^|@)[0-9a-f]{7,}$")
+MAX_WORD = 12
+"""A longer word in a table may be broken where the terminal is too narrow."""
+
 UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 
 MINUTE, HOUR, DAY = 60, 3600, 86400
@@ -206,12 +211,18 @@ def table(heading: list[str], rows: list[list[str]]) -> None:
         print(aligned(lines))
         return
     width = shutil.get_terminal_size().columns
-    for candidate in (lines, [[LONG_ID.sub(lambda m: short(m[0]), cell) for cell in line] for line in lines]):
+    for digits in (None, SHORT, SHORTEST):
+        candidate = [[LONG_ID.sub(partial(first, digits=digits), cell) for cell in line] for line in lines]
         text = aligned(candidate)
         if max(map(len, text.splitlines())) <= width:
             print(text)
             return
     fitted(candidate)
+
+
+def first(match: re.Match[str], digits: int | None) -> str:
+    """The first digits of what matched; all where `digits` is None."""
+    return match[0][:digits]
 
 
 def aligned(lines: list[list[str]]) -> str:
@@ -223,14 +234,15 @@ def aligned(lines: list[list[str]]) -> str:
 
 
 def fitted(lines: list[list[str]]) -> None:
-    """Print the cells as rich fits them into the terminal: long ones go on below."""
+    """Print the cells as rich fits them into the terminal: broken between words, and only ids within one."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="")
-    for name in lines[0]:
-        grid.add_column(Text(name), overflow="fold")
+    grid = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="")
+    for name, *cells in zip(*lines, strict=True):
+        words = [word for cell in (name, *cells) for word in cell.split() if not SHORT_ID.search(word)]
+        grid.add_column(Text(name), overflow="fold", min_width=min(MAX_WORD, max(map(len, words))))
     for line in lines[1:]:
         grid.add_row(*map(Text, line))
     Console(highlight=False).print(grid)

@@ -725,6 +725,12 @@ def test_as_a_module() -> None:
     assert done.stdout.startswith("COMPONENT")
 
 
+def test_completion() -> None:
+    asked = environment(_GITPIPE_COMPLETE="complete_bash", COMP_WORDS="gitpipe list-", COMP_CWORD="1")
+    done = subprocess.run([sys.executable, "-m", "gitpipe"], capture_output=True, text=True, env=asked, check=True)
+    assert "list-repo" in done.stdout.splitlines()
+
+
 def test_a_closed_pipe_is_no_failure_to_talk_about() -> None:
     process = faked("logs")
     assert process.stdout is not None and process.stderr is not None

@@ -24,6 +24,7 @@ __all__ = ["admin", "commits", "files", "gitlike", "jobs", "main", "pipelines", 
 
 BROKEN_PIPE = 141  # what a shell reports for a program that SIGPIPE ended, as git does under `| head`
 INTERRUPTED = 130
+COMPLETION = frozenset({"--install-completion", "--show-completion"})
 
 # What click calls ClickException.  Newer typers carry click inside, older ones import it: this finds both.
 PARSE_ERROR: type[Exception] = typer.BadParameter.__mro__[2]
@@ -75,6 +76,8 @@ def dispatch(args: list[str], program: str) -> int:
     command = typer.main.get_command(app)
     if "_GITPIPE_COMPLETE" in os.environ:
         command.main(prog_name="gitpipe")  # answers the shell and ends the process
+    if not COMPLETION.isdisjoint(args):
+        program = "gitpipe"  # the shell function is named after the program, and `git pipe` is no name for one
     words = normalise(args, frozenset(getattr(command, "commands", {})))
     try:
         with command.make_context(program, words or ["--help"]) as context:

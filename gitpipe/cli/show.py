@@ -21,7 +21,6 @@ from typing import Any, TypeVar
 from gitpipe.commit import DEFAULT_BRANCH, CommitRef, git_branch
 from gitpipe.views import (
     CommitInfo,
-    FileInfo,
     JobInfo,
     Lineage,
     LogLine,
@@ -212,7 +211,7 @@ def table(heading: list[str], rows: list[list[str]]) -> None:
         return
     width = shutil.get_terminal_size().columns
     for digits in (None, SHORT, SHORTEST):
-        candidate = [[LONG_ID.sub(partial(first, digits=digits), cell) for cell in line] for line in lines]
+        candidate = [[LONG_ID.sub(partial(leading, digits=digits), cell) for cell in line] for line in lines]
         text = aligned(candidate)
         if max(map(len, text.splitlines())) <= width:
             print(text)
@@ -220,7 +219,7 @@ def table(heading: list[str], rows: list[list[str]]) -> None:
     fitted(candidate)
 
 
-def first(match: re.Match[str], digits: int | None) -> str:
+def leading(match: re.Match[str], digits: int | None) -> str:
     """The first digits of what matched; all where `digits` is None."""
     return match[0][:digits]
 
@@ -268,6 +267,7 @@ def pairs(*items: tuple[str, str]) -> Iterator[str]:
 
 
 def repo_details(repo: RepoInfo) -> Iterator[str]:
+    """A repo, line by line."""
     return pairs(
         ("Name", repo.name),
         ("Branch", repo.branch),
@@ -279,11 +279,8 @@ def repo_details(repo: RepoInfo) -> Iterator[str]:
     )
 
 
-def file_details(file: FileInfo) -> Iterator[str]:
-    return pairs(("Name", file.name), ("Type", file.type), ("Size", size(file.size)), ("MD5", file.md5))
-
-
 def commit_details(info: CommitInfo) -> Iterator[str]:
+    """A commit as pachctl words it, its provenance on one line."""
     yield from pairs(
         ("Commit", commit(git_name(info), info.sha)),
         ("Parent", info.parent or ""),
@@ -298,6 +295,7 @@ def commit_details(info: CommitInfo) -> Iterator[str]:
 
 
 def job_details(job: JobInfo) -> Iterator[str]:
+    """A job, with why it failed and what it ran on."""
     yield from pairs(
         ("Job", job.id),
         ("Pipeline", commit(job.pipeline, job.version)),
@@ -319,6 +317,7 @@ def job_details(job: JobInfo) -> Iterator[str]:
 
 
 def pipeline_details(pipeline: PipelineInfo) -> Iterator[str]:
+    """A pipeline and its whole spec."""
     yield from pairs(
         ("Name", pipeline.name),
         ("Version", pipeline.version),

@@ -1,0 +1,102 @@
+"""Commands on the files of a repo: put, get, list, delete, glob.
+
+The words that say where (``training master iris.csv`` or ``training@master:iris.csv``) go to the core as typed.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gitpipe.cli import show
+from gitpipe.cli.app import FILES, Message, Raw, command, project, sources, standard_input
+from gitpipe.cli.progress import file_progress
+from gitpipe.errors import UsageError
+
+FileWords = Annotated[list[str], typer.Argument(metavar="REPO [BRANCH] PATH", help="Where: also REPO@BRANCH:PATH.")]
+PlaceWords = Annotated[list[str], typer.Argument(metavar="REPO [BRANCH] [PATH]", help="Where: also REPO@BRANCH:PATH.")]
+GlobWords = Annotated[list[str], typer.Argument(metavar="REPO [BRANCH] PATTERN", help="Also REPO@BRANCH:PATTERN.")]
+
+
+@command("put-file", FILES)
+def put_file(
+    words: PlaceWords,
+    file: Annotated[
+        list[str] | None,
+        typer.Option("--file", "-f", metavar="FILE", help="A file, folder, URL or - (standard input); repeatable."),
+    ] = None,
+    recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Put all files below a folder.")] = False,
+    append: Annotated[bool, typer.Option("--append", "-a", help="Append to files that exist.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", "-o", help="Accepted; overwriting is the rule.")] = False,
+    commit: Annotated[bool, typer.Option("--commit", "-c", help="Accepted; each put-file is a commit.")] = False,
+    from_list: Annotated[
+        str | None, typer.Option("--input-file", "-i", metavar="LIST", help="A file that names a source a line.")
+    ] = None,
+    message: Message = None,
+) -> None:
+    """Put files into a repo as one commit, overwriting what has the same path.
+
+    Example: gitpipe put-file training master -f iris.csv
+    """
+    if append and overwrite:
+        raise UsageError("put-file: --append and --overwrite exclude each other")
+    given = file or [] if from_list is not None else sources(file, "file")
+    with file_progress("putting") as progress:
+        project().data.put_file(
+            words,
+            given,
+            recursive=recursive,
+            append=append,
+            from_list=from_list,
+            message=message,
+            stdin=standard_input(),
+            progress=progress,
+        )
+
+
+@command("get-file", FILES)
+def get_file(
+    words: FileWords,
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", metavar="OUT", help="Write there, not to standard output.")
+    ] = None,
+    recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Get a folder (/ is all); needs -o.")] = False,
+) -> None:
+    """Print a file of a repo, or write it (with -r a folder) to OUT.
+
+    Example: gitpipe get-file inference master 1.csv
+    """
+    out = Path(output) if output and output != "-" else None
+    if recursive and out is None:
+        raise UsageError("get-file -r writes a folder: say where to with -o OUT")
+    project().data.get_file(words, recursive, out, sys.stdout.buffer)
+
+
+@command("list-file", FILES)
+def list_file(words: PlaceWords, raw: Raw = False) -> None:
+    """List the files and folders at a path (the top without one).
+
+    Example: gitpipe list-file training master
+    """
+    show.many(project().data.list_file(words), show.FILE, as_json=raw)
+
+
+@command("glob-file", FILES)
+def glob_file(words: GlobWords, raw: Raw = False) -> None:
+    """List the files and folders that a glob pattern matches, as a pipeline's input would.
+
+    Example: gitpipe glob-file attributes '/*.csv'
+    """
+    show.many(project().data.glob_file(words), show.FILE, as_json=raw)
+
+
+@command("delete-file", FILES)
+def delete_file(words: FileWords) -> None:
+    """Delete a file or folder from a repo, as one commit.
+
+    Example: gitpipe delete-file training master iris.csv
+    """
+    project().data.delete_file(words)

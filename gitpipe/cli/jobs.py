@@ -1,0 +1,120 @@
+"""Commands on jobs: list, inspect, their logs and workers; wait for them, or run them here."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from gitpipe.cli import show
+from gitpipe.cli.app import JOBS, Raw, command, project
+from gitpipe.cli.progress import JobProgress
+from gitpipe.errors import GitpipeError, JobFailed
+from gitpipe.views import JobInfo
+
+OfPipeline = Annotated[str | None, typer.Option("--pipeline", "-p", metavar="PIPELINE", help="Of this pipeline only.")]
+
+
+class Interrupted(GitpipeError):
+    """The user pressed Ctrl-C while jobs were at work."""
+
+    exit_code = 130
+
+
+@command("list-job", JOBS)
+def list_job(
+    pipeline: OfPipeline = None,
+    limit: Annotated[int | None, typer.Option("--limit", "-n", min=1, help="At most so many jobs.")] = None,
+    raw: Raw = False,
+) -> None:
+    """List the jobs, the newest first; progress is processed + skipped / total datums."""
+    show.many(project().jobs.list(pipeline, limit), show.JOB, as_json=raw)
+
+
+@command("inspect-job", JOBS)
+def inspect_job(
+    job: Annotated[str, typer.Argument(metavar="JOB|PIPELINE", help="A job's id, or a pipeline (its newest job).")],
+    raw: Raw = False,
+) -> None:
+    """Show one job in detail, with its inputs and why it failed.
+
+    Example: gitpipe inspect-job model
+    """
+    show.one(project().jobs.inspect(job), show.job_details, as_json=raw)
+
+
+@command("logs", JOBS)
+def logs(
+    job: Annotated[str | None, typer.Option("--job", "-j", metavar="JOB", help="Of this job only.")] = None,
+    pipeline: OfPipeline = None,
+    datum: Annotated[str | None, typer.Option("--datum", metavar="DATUM", help="Of this datum only.")] = None,
+    tail: Annotated[int | None, typer.Option("--tail", min=0, metavar="N", help="The last N lines only.")] = None,
+    raw: Raw = False,
+) -> None:
+    """Print what the code of jobs wrote to standard output and standard error.
+
+    Example: gitpipe logs --pipeline model --tail 20
+    """
+    lines = project().jobs.logs(job=job, pipeline=pipeline, datum=datum, tail=tail)
+    if raw:
+        show.raw(lines)
+        return
+    for line in lines:
+        print(show.log_message(line))
+
+
+@command("list-worker", JOBS)
+def list_worker(raw: Raw = False) -> None:
+    """List the worker slots of each pipeline and what they are at."""
+    show.many(project().jobs.workers(), show.WORKER, as_json=raw)
+
+
+@command("wait", JOBS)
+def wait(
+    commits: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[COMMIT]...", help="Accepted as by flush-commit; all that is pending is awaited."),
+    ] = None,
+    timeout: Annotated[
+        float | None, typer.Option("--timeout", min=0, metavar="SECONDS", help="Give up after so long.")
+    ] = None,
+) -> None:
+    """Wait until all pipelines have run on all commits, showing progress; a failed job gives exit status 3."""
+    here = project()
+    with JobProgress() as progress:
+        try:
+            ran = here.wait(progress.update, timeout)
+        except KeyboardInterrupt:
+            raise Interrupted("no longer waiting; the runner goes on in the background, see 'gitpipe status'") from None
+        progress.finish(ran)
+    check(ran)
+
+
+@command("run", JOBS)
+def run(
+    watch: Annotated[bool, typer.Option("--watch", help="Go on with each new commit until Ctrl-C.")] = False,
+) -> None:
+    """Run all that is pending here and now, without the background runner (for servers and CI)."""
+    here = project()
+    with JobProgress() as progress:
+        try:
+            ran = here.run(progress.update, watch=watch)
+        except KeyboardInterrupt:
+            raise Interrupted("stopped; finished datums are kept, 'gitpipe run' or the next commit goes on") from None
+        progress.finish(ran)
+    check(ran)
+
+
+def check(jobs: Sequence[JobInfo]) -> None:
+    """Raise JobFailed, naming the pipeline and the cause, if one of `jobs` failed.
+
+    A job that could not run is a consequence, so one that failed by itself is named before it.
+    """
+    for states in (("failed", "killed"), ("unrunnable",)):
+        bad = [job for job in jobs if job.state in states]
+        if bad:
+            first, others = bad[0], len(bad) - 1
+            more = f" (and {others} more)" if others else ""
+            cause = first.reason or first.state
+            raise JobFailed(f"{first.pipeline}: {cause}{more}; see 'gitpipe logs --job {show.short(first.id)}'")

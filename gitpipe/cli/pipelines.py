@@ -1,0 +1,79 @@
+"""Commands on pipelines: create, update, list, inspect, run, start, stop, delete."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from gitpipe.cli import show
+from gitpipe.cli.app import PIPELINES, Raw, command, project, say, sources, standard_input
+
+Specs = Annotated[
+    list[str] | None,
+    typer.Option("--file", "-f", metavar="FILE", help="A spec in JSON or YAML, or - (standard input); repeatable."),
+]
+Pipeline = Annotated[str, typer.Argument(metavar="PIPELINE", help="The pipeline's name.")]
+
+
+@command("create-pipeline", PIPELINES)
+def create_pipeline(file: Specs = None) -> None:
+    """Create the pipelines of a spec file, and run them on the data that is there.
+
+    Example: gitpipe create-pipeline -f pipelines/iris/train.json
+    """
+    say(project().pipelines.create(sources(file, "spec"), stdin=standard_input()))
+
+
+@command("update-pipeline", PIPELINES)
+def update_pipeline(
+    file: Specs = None,
+    reprocess: Annotated[bool, typer.Option("--reprocess", help="Skip no datum, run all again.")] = False,
+    create: Annotated[bool, typer.Option("--create", help="Create a pipeline that does not exist.")] = False,
+) -> None:
+    """Replace pipelines by what a spec file says, and run what that changes.
+
+    Example: gitpipe update-pipeline -f pipelines/iris/train.json --reprocess
+    """
+    given = sources(file, "spec")
+    say(project().pipelines.update(given, reprocess=reprocess, create=create, stdin=standard_input()))
+
+
+@command("list-pipeline", PIPELINES)
+def list_pipeline(raw: Raw = False) -> None:
+    """List the pipelines with their input and state."""
+    show.many(project().pipelines.list(), show.PIPELINE, as_json=raw)
+
+
+@command("inspect-pipeline", PIPELINES)
+def inspect_pipeline(name: Pipeline, raw: Raw = False) -> None:
+    """Show one pipeline in detail, with its whole spec."""
+    show.one(project().pipelines.inspect(name), show.pipeline_details, as_json=raw)
+
+
+@command("run-pipeline", PIPELINES)
+def run_pipeline(name: Pipeline) -> None:
+    """Run a pipeline on its current inputs, if it failed or did not run on them yet."""
+    say(project().pipelines.run(name))
+
+
+@command("start-pipeline", PIPELINES)
+def start_pipeline(name: Pipeline) -> None:
+    """Let a stopped pipeline run again."""
+    project().pipelines.start(name)
+
+
+@command("stop-pipeline", PIPELINES)
+def stop_pipeline(name: Pipeline) -> None:
+    """Keep a pipeline from running until start-pipeline."""
+    project().pipelines.stop(name)
+
+
+@command("delete-pipeline", PIPELINES)
+def delete_pipeline(
+    name: Pipeline,
+    keep_repo: Annotated[bool, typer.Option("--keep-repo", help="Keep the output repo.")] = False,
+    force: Annotated[bool, typer.Option("--force", "-f", help="Even if another pipeline reads its output.")] = False,
+) -> None:
+    """Delete a pipeline and its output repo."""
+    say(project().pipelines.delete(name, keep_repo=keep_repo, force=force))

@@ -1,0 +1,118 @@
+"""Progress on the screen: bars in a terminal, a line a change elsewhere.  Knows `Progress`, not who makes it."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import TracebackType
+from typing import TYPE_CHECKING
+
+from gitpipe.cli import show
+from gitpipe.cli.app import is_terminal
+from gitpipe.views import JobInfo, Progress
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as Bars
+    from rich.progress import TaskID
+
+FEW_FILES = 100
+"""Below so many files a bar would only flicker."""
+
+
+class JobProgress:
+    """Shows the jobs that are being waited for; a context manager.
+
+    In a pipe each job gets a line when its state changes (``model: 1 + 0 / 1 success``), in a terminal a bar.
+    """
+
+    def __init__(self) -> None:
+        self._shown: dict[str, str] = {}
+        self._bars: Bars | None = None
+        self._tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> JobProgress:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bars is not None:
+            self._bars.stop()
+
+    def update(self, jobs: Sequence[Progress]) -> None:
+        """Show the state that `jobs` are in now."""
+        for job in jobs:
+            if is_terminal():
+                self._bar(job)
+            elif self._shown.get(job.job) != job.state:
+                print(show.progress_line(job), flush=True)
+            self._shown[job.job] = job.state
+
+    def finish(self, ran: Sequence[JobInfo]) -> None:
+        """Show how the jobs ended where `update` was not told, and say so if there were none."""
+        self.update([ended(job) for job in ran if self._shown.get(job.id) != job.state])
+        if not ran and not self._shown:
+            print("Nothing to do: every output is up to date.")
+
+    def _bar(self, job: Progress) -> None:
+        if self._bars is None:
+            self._bars = job_bars()
+            self._bars.start()
+        if job.job not in self._tasks:
+            self._tasks[job.job] = self._bars.add_task(job.pipeline, total=None, state="")
+        self._bars.update(
+            self._tasks[job.job],
+            total=job.total or None,
+            completed=job.done + job.skipped + job.failed,
+            state=f"{show.progress(job.done, job.skipped, job.total)} {job.state}",
+        )
+
+
+def ended(job: JobInfo) -> Progress:
+    """The progress of a job that has ended."""
+    return Progress(job.id, job.pipeline, job.state, job.processed, job.skipped, job.failed, job.total)
+
+
+def job_bars() -> Bars:
+    """Rich's bars with pipeline, datums, state and the time left."""
+    from rich.console import Console
+    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as RichProgress
+
+    return RichProgress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TextColumn("{task.fields[state]}", markup=False),
+        TimeRemainingColumn(),
+        console=Console(),
+    )
+
+
+@contextmanager
+def file_progress(label: str) -> Iterator[Callable[[int, int], None] | None]:
+    """A callback (files done, files in all) that draws a bar on standard error; None where that is no terminal."""
+    if sys.stderr is None or not sys.stderr.isatty():
+        yield None
+        return
+    bars: Bars | None = None
+    task: TaskID | None = None
+
+    def report(done: int, total: int) -> None:
+        nonlocal bars, task
+        if total < FEW_FILES:
+            return
+        if bars is None or task is None:
+            from rich.console import Console
+            from rich.progress import Progress as RichProgress
+
+            bars = RichProgress(console=Console(stderr=True), transient=True)
+            bars.start()
+            task = bars.add_task(label, total=total)
+        bars.update(task, completed=done, total=total)
+
+    try:
+        yield report
+    finally:
+        if bars is not None:
+            bars.stop()

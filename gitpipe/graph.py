@@ -1,0 +1,92 @@
+"""How pipelines hang together: who reads whose output.  Knows specs only, no commits and no jobs.
+
+A pipeline reads git branches and owns the one of its own name.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Mapping
+
+from gitpipe.commit import git_branch
+from gitpipe.errors import BadSpec
+from gitpipe.spec import Spec
+
+
+def reads(spec: Spec) -> set[str]:
+    """The git branches that a pipeline reads (``training``, ``training@staging``)."""
+    return {git_branch(leaf.repo, leaf.branch) for leaf in spec.input.leaves()}
+
+
+def sources(specs: Mapping[str, Spec]) -> set[str]:
+    """The git branches that some pipeline reads and none owns."""
+    return {branch for spec in specs.values() for branch in reads(spec)} - set(specs)
+
+
+def order(specs: Mapping[str, Spec]) -> list[str]:
+    """The names of `specs`, each after all that it reads; by name where that leaves a choice.
+
+    Raises:
+        BadSpec: naming a cycle: ``a → b → a`` (a's output goes to b, b's to a).
+    """
+    waits_for = {name: reads(spec) & specs.keys() for name, spec in specs.items()}
+    readers = _readers(specs)
+    missing = {name: len(needs) for name, needs in waits_for.items()}
+    ready = sorted(name for name, count in missing.items() if not count)
+    out: list[str] = []
+    while ready:
+        name = heapq.heappop(ready)
+        out.append(name)
+        for reader in readers.get(name, ()):
+            missing[reader] -= 1
+            if not missing[reader]:
+                heapq.heappush(ready, reader)
+    if len(out) < len(specs):
+        cycle = _cycle({name: needs - set(out) for name, needs in waits_for.items() if name not in out})
+        raise BadSpec(
+            f"pipelines read each other in a circle: {' → '.join(cycle)}; one of them must read something else"
+        )
+    return out
+
+
+def upstream(specs: Mapping[str, Spec], name: str) -> set[str]:
+    """All git branches that `name` is made from, directly or not: pipelines and sources."""
+    return _reachable({each: reads(spec) for each, spec in specs.items()}, name)
+
+
+def downstream(specs: Mapping[str, Spec], branch: str) -> set[str]:
+    """All pipelines that are made from git branch `branch` (a source or a pipeline), directly or not."""
+    return _reachable(_readers(specs), branch)
+
+
+def _readers(specs: Mapping[str, Spec]) -> dict[str, set[str]]:
+    out: dict[str, set[str]] = {}
+    for name, spec in specs.items():
+        for branch in reads(spec):
+            out.setdefault(branch, set()).add(name)
+    return out
+
+
+def _reachable(edges: Mapping[str, set[str]], start: str) -> set[str]:
+    seen: set[str] = set()
+    todo = [start]
+    while todo:
+        for each in edges.get(todo.pop(), ()):
+            if each not in seen:
+                seen.add(each)
+                todo.append(each)
+    return seen
+
+
+def _cycle(waits_for: Mapping[str, set[str]]) -> list[str]:
+    """One cycle, in the direction in which data would flow, beginning and ending with its first name.
+
+    Every name in `waits_for` waits for another one there, so going on from any ends in a circle.
+    """
+    path = [min(waits_for)]
+    while path.count(path[-1]) == 1:
+        path.append(min(waits_for[path[-1]]))
+    circle = path[path.index(path[-1]) : -1]
+    circle.reverse()
+    first = circle.index(min(circle))
+    return [*circle[first:], *circle[:first], circle[first]]

@@ -1,0 +1,274 @@
+"""A pipeline as people wrote it, both dialects of Pachyderm's made one, and what of it may change a result.
+
+Knows no git: reading and recording specs is the business of others.  Errors name file, line and field.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from gitpipe.errors import BadSpec, GitpipeError
+from gitpipe.inputs import COMBINED, Input, Pfs
+
+if TYPE_CHECKING:
+    from gitpipe.spec_form import InputForm, SpecForm, TransformForm
+    from gitpipe.spec_text import Document, Path
+
+DATUM_TRIES = 3
+HOST = "host"  # stands for the image where there is none
+
+
+@dataclass(frozen=True, slots=True)
+class Transform:
+    """What runs on a datum: `cmd`, or the Python callable `python` (``module:function``), never both.
+
+    `env` is sorted by name.  `err_cmd`, `err_stdin` run where the command failed.
+    """
+
+    cmd: tuple[str, ...] = ()
+    stdin: tuple[str, ...] = ()
+    env: tuple[tuple[str, str], ...] = ()
+    image: str = ""
+    working_dir: str = ""
+    accept_return_code: tuple[int, ...] = ()
+    err_cmd: tuple[str, ...] = ()
+    err_stdin: tuple[str, ...] = ()
+    python: str = ""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Without what is left at its default."""
+        values: dict[str, Any] = {
+            "image": self.image,
+            "cmd": list(self.cmd),
+            "stdin": list(self.stdin),
+            "python": self.python,
+            "env": dict(self.env),
+            "working_dir": self.working_dir,
+            "accept_return_code": list(self.accept_return_code),
+            "err_cmd": list(self.err_cmd),
+            "err_stdin": list(self.err_stdin),
+        }
+        return {name: value for name, value in values.items() if value}
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """One pipeline.
+
+    Attributes:
+        constant, coefficient: how many workers: that many, or so many a CPU; see `parallelism`.
+        code: paths of the code, from the spec file's folder; None is that whole folder.
+        salt: changed by gitpipe to have everything processed again; "" otherwise.
+        datum_tries: how often a failing datum is tried.
+        datum_timeout, job_timeout: seconds.
+        commits: ``every``, ``newest``, or "" for what the repository says.
+        ignored: fields that were given and have no meaning here (``pod_spec``, ``transform.secrets``), sorted.
+    """
+
+    name: str
+    transform: Transform
+    input: Input
+    description: str = ""
+    constant: int = 0
+    coefficient: float = 0.0
+    code: tuple[str, ...] | None = None
+    salt: str = ""
+    datum_tries: int = DATUM_TRIES
+    datum_timeout: float | None = None
+    job_timeout: float | None = None
+    output_branch: str = "master"
+    writable_inputs: bool = False
+    commits: str = ""
+    ignored: tuple[str, ...] = field(default=())
+
+    @property
+    def parallelism(self) -> int:
+        """Workers to start on this machine, at least 1."""
+        return max(1, self.constant or int(self.coefficient * (os.cpu_count() or 1)))
+
+    def to_dict(self) -> dict[str, Any]:
+        """As it is recorded: 2.x names, snake case, without what is left at its default."""
+        values: dict[str, Any] = {
+            "pipeline": {"name": self.name},
+            "description": self.description,
+            "transform": self.transform.to_dict(),
+            "input": self.input.to_dict(),
+            "parallelism_spec": self._parallelism_spec(),
+            "datum_tries": self.datum_tries if self.datum_tries != DATUM_TRIES else None,
+            "datum_timeout": _duration(self.datum_timeout),
+            "job_timeout": _duration(self.job_timeout),
+            "output_branch": self.output_branch if self.output_branch != "master" else None,
+            "code": None if self.code is None else list(self.code),
+            "writable_inputs": self.writable_inputs,
+            "commits": self.commits,
+            "salt": self.salt,
+            "ignored": list(self.ignored),
+        }
+        return {name: value for name, value in values.items() if value}
+
+    def _parallelism_spec(self) -> dict[str, Any]:
+        if self.constant:
+            return {"constant": self.constant}
+        return {"coefficient": self.coefficient} if self.coefficient else {}
+
+    def to_json(self) -> bytes:
+        """The normalised form: the same bytes for the same pipeline, on any machine."""
+        return (json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n").encode()
+
+    @classmethod
+    def from_json(cls, data: bytes, source: str = "spec.json") -> Spec:
+        """The inverse of `to_json`.
+
+        Raises:
+            BadSpec: as `load_specs`, for a record that was tampered with.
+        """
+        from gitpipe.spec_text import documents
+
+        found = documents(data, source)
+        if len(found) != 1:
+            raise BadSpec(f"{source}: expected one pipeline, got {len(found)}")
+        return _spec(found[0], source, recorded=True)
+
+    def transform_digest(self, code_tree: str) -> str:
+        """64 hex digits that stand for all that may change a result, beside the input files.
+
+        Not parallelism, timeouts, tries, resources or description, nor which commits are read.  What is left at its
+        default does not count, so that a field added later leaves the digests of older specs as they are.
+
+        Args:
+            code_tree: the git tree id of the pipeline's code.
+        """
+        parts = {**self.transform.to_dict(), "image": self.transform.image or HOST, "code": code_tree}
+        parts["salt"], parts["writable_inputs"] = self.salt, self.writable_inputs
+        text = json.dumps({k: v for k, v in parts.items() if v}, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def load_specs(text: bytes, source: str) -> list[Spec]:
+    """The pipelines in a spec file: JSON (one, several in a row, or an array) or YAML (also several documents).
+
+    Args:
+        text: the file's bytes.
+        source: its name, as messages should show it.
+
+    Raises:
+        BadSpec: ``file:line: field: what was expected``, for the first thing that is wrong.
+    """
+    from gitpipe.spec_text import documents
+
+    specs: dict[str, Spec] = {}
+    for document in documents(text, source):
+        spec = _spec(document, source, recorded=False)
+        if spec.name in specs:
+            line = document.line_of(("pipeline", "name"))
+            raise BadSpec(f"{source}:{line}: pipeline.name: {spec.name!r} stands twice in this file")
+        specs[spec.name] = spec
+    return list(specs.values())
+
+
+def spec_schema() -> dict[str, Any]:
+    """The JSON Schema of a spec, for editors."""
+    from gitpipe.spec_form import SpecForm
+
+    return SpecForm.model_json_schema()
+
+
+def _spec(document: Document, source: str, recorded: bool) -> Spec:
+    from gitpipe.spec_form import FieldError, parse
+
+    try:
+        return _from_form(parse(document.value), recorded)
+    except FieldError as e:
+        name = _path_text(e.path)
+        message = f"{name}: {e.message}" if name else e.message
+        raise BadSpec(f"{source}:{document.line_of(e.path)}: {_printable(message)}") from None
+
+
+def _from_form(form: SpecForm, recorded: bool) -> Spec:
+    name = form.pipeline.name
+    return Spec(
+        name=name,
+        transform=_transform(form.transform),
+        input=_input(form.input, name),
+        description=form.description,
+        constant=form.parallelism_spec.constant or 0,
+        coefficient=form.parallelism_spec.coefficient or 0.0,
+        code=None if form.code is None else tuple(dict.fromkeys(form.code)),
+        salt=str(form.salt or "") if recorded else "",
+        datum_tries=form.datum_tries or DATUM_TRIES,
+        datum_timeout=form.datum_timeout,
+        job_timeout=form.job_timeout,
+        output_branch=form.output_branch,
+        writable_inputs=form.writable_inputs,
+        commits=form.commits or "",
+        ignored=tuple(map(str, form.ignored or ())) if recorded else _ignored(form),
+    )
+
+
+def _transform(form: TransformForm) -> Transform:
+    from gitpipe.spec_form import FieldError
+
+    if form.cmd and form.python:
+        raise FieldError(("transform", "python"), 'expected "cmd" or "python", got both')
+    if not form.cmd and not form.python:
+        raise FieldError(("transform",), 'expected "cmd", a list of strings such as ["python", "train.py"]')
+    if form.cmd and not form.cmd[0]:
+        raise FieldError(("transform", "cmd", 0), "expected the name of a program, got an empty string")
+    return Transform(
+        cmd=tuple(form.cmd or ()),
+        stdin=tuple(form.stdin),
+        env=tuple(sorted(form.env.items())),
+        image=form.image,
+        working_dir=form.working_dir,
+        accept_return_code=tuple(sorted(set(form.accept_return_code))),
+        err_cmd=tuple(form.err_cmd),
+        err_stdin=tuple(form.err_stdin),
+        python=form.python or "",
+    )
+
+
+def _input(form: InputForm, pipeline: str) -> Input:
+    return _build_input(form, ("input",), pipeline)
+
+
+def _build_input(form: InputForm, path: Path, pipeline: str) -> Input:
+    from gitpipe.spec_form import FieldError, PfsForm
+
+    kind, body = form.parts()
+    (spelled,) = form.model_fields_set  # "atom" where 1.x wrote it, so that the line is found
+    path = (*path, spelled)
+    try:
+        if isinstance(body, PfsForm):
+            leaf = Pfs(**{**body.model_dump(exclude={"project", "repo_type"}), "name": body.name or ""})
+            if leaf.repo == pipeline and leaf.branch == "master":
+                raise FieldError((*path, "repo"), f"pipeline {pipeline!r} cannot read its own output")
+            return leaf
+        inputs = tuple(_build_input(each, (*path, index), pipeline) for index, each in enumerate(body))
+        return COMBINED[kind](inputs)
+    except GitpipeError as e:
+        raise FieldError(path, str(e)) from None
+
+
+def _ignored(form: SpecForm) -> tuple[str, ...]:
+    found = form.unused()
+    found += [f"transform.{name}" for name in form.transform.unused()]
+    return tuple(sorted(found))
+
+
+def _duration(seconds: float | None) -> str | None:
+    return None if seconds is None else f"{Decimal(repr(seconds)).normalize():f}s"
+
+
+def _path_text(path: Path) -> str:
+    """``("input", "cross", 0, "pfs")`` -> ``input.cross[0].pfs``."""
+    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path).lstrip(".")
+
+
+def _printable(text: str) -> str:
+    """A spec may come from anywhere: its line breaks and escape sequences are shown, not obeyed."""
+    return "".join(char if char.isprintable() else repr(char)[1:-1] for char in text)

@@ -1,0 +1,411 @@
+"""The form of a pipeline spec as people write it: which fields there are, of what type, in both dialects.
+
+Values in, checked values out; what the fields mean is `gitpipe.spec`'s.  The one module that imports pydantic, which
+costs 80 ms, so that it is imported only where a spec is read.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from decimal import Decimal
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    ValidationError,
+    WithJsonSchema,
+)
+from pydantic import model_validator as validator
+from pydantic_core import PydanticCustomError
+
+from gitpipe.commit import check_name, check_path
+from gitpipe.errors import GitpipeError
+from gitpipe.globs import Glob
+from gitpipe.inputs.pfs import check_branch, check_input_name
+from gitpipe.spec_text import Path, snake
+
+MAX_DEPTH = 40  # objects and lists in each other; a cross in a cross takes three
+Nested = (dict, list)
+RESERVED = ("__spec__", "HEAD")
+DURATION = re.compile(r"(?:\d+(?:\.\d*)?(?:h|ms|m|s|us|µs|ns))+\Z")
+UNITS = {
+    unit: Decimal(seconds)
+    for unit, seconds in (
+        ("h", "3600"),
+        ("m", "60"),
+        ("s", "1"),
+        ("ms", "1e-3"),
+        ("us", "1e-6"),
+        ("µs", "1e-6"),
+        ("ns", "1e-9"),
+    )
+}
+
+
+class FieldError(Exception):
+    """What is wrong with the field at `path` (snake case)."""
+
+    def __init__(self, path: Path, message: str) -> None:
+        super().__init__(message)
+        self.path = path
+        self.message = message
+
+
+class _NotUsed:
+    """Marks a field that means something on Kubernetes only: any value will do, and none has an effect."""
+
+
+def _text(text: str) -> str:
+    """What can be handed to a program and written to a file."""
+    if "\0" in text:
+        raise ValueError("a NUL character cannot be handed to a program")
+    if any("\ud800" <= char <= "\udfff" for char in text):
+        raise ValueError("half a surrogate pair is not a character")
+    return text
+
+
+def _pipeline_name(name: str) -> str:
+    if name in RESERVED:
+        raise ValueError(f"{name!r} is taken; choose another name")
+    return check_name("pipeline", name)
+
+
+def _repo_name(name: str) -> str:
+    return check_name("repo", name)
+
+
+def _glob(pattern: str) -> str:
+    if pattern != "/":
+        Glob(pattern)
+    return pattern
+
+
+def _worded(check: Any) -> AfterValidator:
+    """Our own checks raise one worded line; pydantic wants ValueError."""
+
+    def run(value: str) -> str:
+        try:
+            return str(check(value))
+        except GitpipeError as e:
+            raise ValueError(str(e)) from None
+
+    return AfterValidator(run)
+
+
+def _seconds(value: Any) -> Any:
+    if not isinstance(value, str) or not DURATION.match(value):
+        raise ValueError('expected a duration such as "90s", "5m" or "1h30m"')
+    parts = re.findall(r"([\d.]+)(h|ms|m|s|us|µs|ns)", value)
+    return float(sum(Decimal(number) * UNITS[unit] for number, unit in parts))
+
+
+def _no_bool(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError(f"expected a whole number, got {shown(value)}")
+    return value
+
+
+def _listed(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+def _code_path(path: str) -> str:
+    plain = path.strip().rstrip("/")
+    while plain.startswith("./"):
+        plain = plain[2:].lstrip("/")
+    if plain in ("", ".") and not path.startswith("/"):
+        return "."
+    if path.startswith("/") or ".." in plain.split("/"):
+        raise ValueError(f"expected a path below the spec's folder, got {path!r}")
+    return check_path(plain)
+
+
+def _callable(name: str) -> str:
+    if not re.match(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*\Z", name):
+        raise ValueError(f'expected "module:function", got {name!r}')
+    return name
+
+
+def _env_name(name: str) -> str:
+    if not name or "=" in name:
+        raise ValueError(f"{name!r} cannot be the name of an environment variable")
+    return _text(name)
+
+
+Text = Annotated[str, AfterValidator(_text)]
+EnvName = Annotated[str, AfterValidator(_env_name)]
+Whole = Annotated[int, BeforeValidator(_no_bool)]
+Count = Annotated[Whole, Field(ge=0)]
+Seconds = Annotated[float, BeforeValidator(_seconds), WithJsonSchema({"type": "string", "examples": ["90s", "1h30m"]})]
+CodePaths = Annotated[
+    list[Annotated[str, _worded(_code_path)]],
+    Field(min_length=1),
+    BeforeValidator(_listed),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]}),
+]
+NotUsed = Annotated[Any, _NotUsed(), Field(description="Accepted and ignored: it means something on Kubernetes only.")]
+
+
+class Form(BaseModel):
+    """A JSON object whose fields are known, in snake or camel case; null is the same as leaving a field out."""
+
+    model_config = ConfigDict(extra="forbid")
+    refused: ClassVar[dict[str, str]] = {}  # fields of Pachyderm's that are not to be accepted -> why
+
+    @validator(mode="before")
+    @classmethod
+    def _known_fields(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            raise PydanticCustomError("form", "{message}", {"message": f"expected an object, got {shown(data)}"})
+        out: dict[str, Any] = {}
+        for key, value in data.items():
+            name = snake(str(key))
+            if name in cls.refused and value not in (None, False):
+                raise _field_error(key, cls.refused[name])
+            if name in out:
+                raise _field_error(key, f"is given twice, as {name} and {key}")
+            if name not in cls.model_fields and name not in cls.refused:
+                raise _field_error(key, cls._unknown(name))
+            if value is not None and name in cls.model_fields:
+                out[name] = value
+        return out
+
+    @classmethod
+    def _unknown(cls, name: str) -> str:
+        near = difflib.get_close_matches(name, cls.model_fields, 1)
+        return "is not a field here" + (f"; did you mean {near[0]!r}?" if near else "")
+
+    def unused(self) -> list[str]:
+        """The fields that were given and are ignored, sorted."""
+        fields = type(self).model_fields
+        return sorted(
+            name for name in self.model_fields_set if any(isinstance(m, _NotUsed) for m in fields[name].metadata)
+        )
+
+
+class Named(Form):
+    name: Annotated[str, _worded(_pipeline_name)]
+    project: NotUsed = None
+
+
+class TransformForm(Form):
+    refused: ClassVar[dict[str, str]] = {
+        "datum_batching": "datum batching is not supported; one run of the command gets one datum",
+    }
+    cmd: list[Text] | None = Field(None, min_length=1)
+    stdin: list[Text] = []
+    env: dict[EnvName, Text] = {}
+    image: Text = ""
+    working_dir: Text = ""
+    accept_return_code: list[Annotated[Whole, Field(ge=0, le=255)]] = []
+    err_cmd: list[Text] = []
+    err_stdin: list[Text] = []
+    python: Annotated[str, AfterValidator(_callable)] | None = Field(
+        None, description="A Python callable in the pipeline's code, module:function, in place of cmd."
+    )
+    user: NotUsed = None
+    debug: NotUsed = None
+    secrets: NotUsed = None
+    image_pull_secrets: NotUsed = None
+    dockerfile: NotUsed = None
+    build: NotUsed = None
+    memory_volume: NotUsed = None
+
+
+class PfsForm(Form):
+    refused: ClassVar[dict[str, str]] = {
+        "commit": "an input pinned to a commit is not supported; name a branch instead",
+        "s3": "inputs through an S3 gateway are not supported; read the files under /pfs",
+        "trigger": "triggers are not supported yet",
+    }
+    repo: Annotated[str, _worded(_repo_name)]
+    glob: Annotated[str, _worded(_glob)]
+    name: Annotated[str, _worded(check_input_name)] | None = None
+    branch: Annotated[str, _worded(check_branch)] = "master"
+    lazy: StrictBool = False
+    empty_files: StrictBool = False
+    join_on: Text = ""
+    outer_join: StrictBool = False
+    group_by: Text = ""
+    project: NotUsed = None
+    repo_type: NotUsed = None
+
+
+class InputForm(Form):
+    """Exactly one kind of input."""
+
+    refused: ClassVar[dict[str, str]] = {
+        "cron": "cron inputs are not supported yet",
+        "git": "git inputs are not supported; put the files into a repo",
+    }
+    pfs: PfsForm | None = None
+    atom: PfsForm | None = Field(None, description="What Pachyderm 1.x calls pfs.")
+    cross: list[InputForm] | None = Field(None, min_length=1)
+    union: list[InputForm] | None = Field(None, min_length=1)
+    join: list[InputForm] | None = Field(None, min_length=1)
+    group: list[InputForm] | None = Field(None, min_length=1)
+
+    @validator(mode="after")
+    def _one_kind(self) -> InputForm:
+        if len(self.model_fields_set) != 1:
+            given = ", ".join(sorted(self.model_fields_set)) or "none"
+            raise ValueError(f"expected exactly one of pfs, cross, union, join, group; got {given}")
+        return self
+
+    def parts(self) -> tuple[str, PfsForm | list[InputForm]]:
+        """The kind, with ``atom`` resolved, and what it holds."""
+        (kind,) = self.model_fields_set
+        return ("pfs" if kind == "atom" else kind), getattr(self, kind)
+
+
+class ParallelismForm(Form):
+    constant: Count | None = None
+    coefficient: Annotated[float, Field(gt=0, le=10_000, allow_inf_nan=False)] | None = None
+    strategy: str | None = Field(
+        default=None, description="Pachyderm 1.4 only; what counts is constant or coefficient."
+    )
+
+    @validator(mode="after")
+    def _one_of_both(self) -> ParallelismForm:
+        if self.constant and self.coefficient:
+            raise ValueError("expected constant or coefficient, got both")
+        return self
+
+
+class SpecForm(Form):
+    """One pipeline."""
+
+    refused: ClassVar[dict[str, str]] = {
+        "inputs": 'the old list of inputs is not supported; write "input": {"cross": [{"pfs": {…}}, …]}',
+        "spout": "spouts are not supported; a pipeline needs an input",
+        "tf_job": "TensorFlow jobs are not supported; give a transform",
+        "s3_out": "output through an S3 gateway is not supported; write files to /pfs/out",
+    }
+    pipeline: Named
+    transform: TransformForm
+    input: InputForm
+    description: Text = ""
+    parallelism_spec: ParallelismForm = ParallelismForm()
+    datum_tries: Count = 0
+    datum_timeout: Seconds | None = None
+    job_timeout: Seconds | None = None
+    output_branch: Annotated[str, _worded(check_branch)] = "master"
+    code: CodePaths | None = Field(
+        None, description="Path or paths of the pipeline's code, from the folder of the spec file."
+    )
+    writable_inputs: StrictBool = Field(False, description="Give the code private copies of its inputs to write to.")
+    commits: Literal["every", "newest"] | None = Field(
+        None, description="Whether every input commit gets a job, or a newer one supersedes those that still wait."
+    )
+    # What gitpipe writes into a spec that it records; read back by `Spec.from_json` alone.
+    salt: Annotated[Any, Field(exclude=True)] = None
+    ignored: Annotated[Any, Field(exclude=True)] = None
+    resource_requests: NotUsed = None
+    resource_limits: NotUsed = None
+    sidecar_resource_requests: NotUsed = None
+    sidecar_resource_limits: NotUsed = None
+    pod_spec: NotUsed = None
+    pod_patch: NotUsed = None
+    scheduling_spec: NotUsed = None
+    tolerations: NotUsed = None
+    standby: NotUsed = None
+    autoscaling: NotUsed = None
+    scale_down_threshold: NotUsed = None
+    service: NotUsed = None
+    egress: NotUsed = None
+    metadata: NotUsed = None
+    determined: NotUsed = None
+    cache_size: NotUsed = None
+    enable_stats: NotUsed = None
+    batch: NotUsed = None
+    max_queue_size: NotUsed = None
+    chunk_spec: NotUsed = None
+    datum_set_spec: NotUsed = None
+    hashtree_spec: NotUsed = None
+    update: NotUsed = None
+    reprocess: NotUsed = None
+    reprocess_spec: NotUsed = None
+    spec_commit: NotUsed = None
+    dry_run: NotUsed = None
+
+
+def parse(value: Any) -> SpecForm:
+    """`value` as a spec.
+
+    Raises:
+        FieldError: the first thing that is wrong.
+    """
+    _check_depth(value)
+    try:
+        return SpecForm.model_validate(value)
+    except ValidationError as e:
+        raise _first_error(e) from None
+
+
+def _check_depth(value: Any) -> None:
+    """Refuse what is nested for its own sake, before anything walks it recursively."""
+    level = [value]
+    for _ in range(MAX_DEPTH):
+        inner = [list(each.values()) if isinstance(each, dict) else each for each in level if isinstance(each, Nested)]
+        if not inner:
+            return
+        level = [each for members in inner for each in members]
+    raise FieldError((), "nested too deeply for a pipeline spec")
+
+
+def shown(value: Any) -> str:
+    """`value` as it stood in the file, shortened."""
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 40 else text[:37] + "..."
+
+
+def _field_error(key: Any, message: str) -> PydanticCustomError:
+    return PydanticCustomError("field", "{message}", {"key": str(key), "message": message})
+
+
+def _first_error(error: ValidationError) -> FieldError:
+    first: Any = error.errors(include_url=False)[0]
+    path: Path = tuple(step for step in first["loc"] if step != "[key]")
+    if first["type"] == "field":
+        return FieldError((*path, first["ctx"]["key"]), first["ctx"]["message"])
+    return FieldError(path, _message(first, path))
+
+
+def _message(first: Any, path: Path) -> str:
+    kind, context = first["type"], first.get("ctx", {})
+    got = shown(first["input"])
+    if path[-1:] == ("cmd",) and kind == "list_type":
+        return f'expected a list of strings, such as ["python", "train.py"], got {got}'
+    if kind == "missing":
+        return "is missing"
+    if kind in ("value_error", "form"):
+        return str(context["error"]) if kind == "value_error" else str(first["msg"])
+    if kind == "too_short":
+        return "expected at least one member, got none"
+    for prefix, expected in EXPECTED.items():
+        if kind.startswith(prefix):
+            return f"expected {expected.format(**context)}, got {got}"
+    return f"{first['msg'][:1].lower()}{first['msg'][1:]}, got {got}"
+
+
+EXPECTED = {
+    "string": "a string",
+    "int": "a whole number",
+    "float": "a number",
+    "finite": "a finite number",
+    "bool": "true or false",
+    "list": "a list",
+    "dict": "an object",
+    "literal": "{expected}",
+    "greater_than_equal": "at least {ge}",
+    "greater_than": "more than {gt}",
+    "less_than_equal": "at most {le}",
+}
+"""Beginning of pydantic's error type -> what was expected."""

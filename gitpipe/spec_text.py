@@ -1,0 +1,212 @@
+"""Spec files as text: JSON or YAML, one document or several, into plain values that know their lines.
+
+Knows nothing of pipelines.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from gitpipe.errors import BadSpec
+
+MAX_BYTES = 1 << 20
+MAX_VALUES = 100_000  # a YAML file of a few lines can expand to billions through its aliases
+Path: TypeAlias = "tuple[str | int, ...]"
+Children: TypeAlias = "dict[str | int, tuple[int, int]]"  # member -> where it begins, where its value begins
+SPACE = re.compile(r"[ \t\n\r]*")
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One spec: its value, and the line (from 1) of the member at a path, or of what is nearest to it."""
+
+    value: Any
+    line_of: Callable[[Path], int]
+
+
+class _Twice(Exception):
+    """A key that stands twice in one object."""
+
+
+def snake(key: str) -> str:
+    """``datumTries`` -> ``datum_tries``, as both spellings name one field."""
+    return re.sub(r"(?<=[a-z0-9])[A-Z]", lambda found: "_" + found.group().lower(), key)
+
+
+def documents(data: bytes, source: str) -> list[Document]:
+    """Every document in `data`; the members of an array at the top count as documents.
+
+    Args:
+        source: the file's name, for messages and to tell YAML by its ending.
+
+    Raises:
+        BadSpec: ``source[:line]: what is wrong``.
+    """
+    text = _decode(data, source)
+    try:
+        if text.lstrip()[0] in "{[" and not source.endswith((".yaml", ".yml")):
+            found = list(_json_documents(text))
+        else:
+            found = _yaml_documents(text, source)
+    except json.JSONDecodeError as e:
+        problem = e.msg[:1].lower() + e.msg[1:]
+        raise BadSpec(f"{source}:{e.lineno}: not valid JSON: {problem} (column {e.colno})") from None
+    except _Twice as e:
+        raise BadSpec(f"{source}: {e} stands twice in one object; keep one of them") from None
+    except RecursionError:
+        raise BadSpec(f"{source}: nested too deeply for a pipeline spec") from None
+    if not found:
+        raise BadSpec(f"{source}: empty; expected a pipeline spec in JSON or YAML")
+    return found
+
+
+def _decode(data: bytes, source: str) -> str:
+    if len(data) > MAX_BYTES:
+        raise BadSpec(f"{source}: {len(data) / 1e6:.1f} MB is too large for a pipeline spec (at most 1 MB)")
+    if b"\0" in data:
+        raise BadSpec(f"{source}: binary; expected a pipeline spec in JSON or YAML")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise BadSpec(f"{source}: not UTF-8 text; expected a pipeline spec in JSON or YAML") from None
+    if not text.strip():
+        raise BadSpec(f"{source}: empty; expected a pipeline spec in JSON or YAML")
+    return text
+
+
+# JSON
+
+
+def _json_documents(text: str) -> Iterator[Document]:
+    at = _skip(text, 0)
+    while at < len(text):
+        value, end = _DECODER.raw_decode(text, at)
+        if isinstance(value, list):
+            for index, each in enumerate(value):
+                yield Document(each, _json_lines(text, at, (index,)))
+        else:
+            yield Document(value, _json_lines(text, at, ()))
+        at = _skip(text, end)
+
+
+def _json_lines(text: str, start: int, prefix: Path) -> Callable[[Path], int]:
+    """Looks for lines only when asked, that is when there is something to complain about."""
+
+    def line_of(path: Path) -> int:
+        begins = value = start
+        for step in prefix + path:
+            children = _json_children(text, value)
+            if step not in children:
+                break
+            begins, value = children[step]
+        return text.count("\n", 0, begins) + 1
+
+    return line_of
+
+
+def _json_children(text: str, at: int) -> Children:
+    """The members of the object or array at `at`, of a text that is known to be valid JSON."""
+    out: Children = {}
+    opening = text[at]
+    if opening not in "{[":
+        return out
+    at = _skip(text, at + 1)
+    while text[at] not in "}]":
+        begins, key = at, len(out)
+        names: tuple[str | int, ...] = (key,)
+        if opening == "{":
+            name, at = _DECODER.raw_decode(text, at)
+            names = (name, snake(name))
+            at = _skip(text, _skip(text, at) + 1)
+        for each in names:
+            out[each] = (begins, at)
+        at = _skip(text, _DECODER.raw_decode(text, at)[1])
+        if text[at] == ",":
+            at = _skip(text, at + 1)
+    return out
+
+
+def _skip(text: str, at: int) -> int:
+    found = SPACE.match(text, at)
+    return found.end() if found else at
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    out = dict(pairs)
+    if len(out) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise _Twice(repr(next(key for key in keys if keys.count(key) > 1)))
+    return out
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_object)
+
+
+# YAML
+
+
+def _yaml_documents(text: str, source: str) -> list[Document]:
+    import yaml
+
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        values = list(yaml.load_all(text, Loader=loader))
+    except yaml.MarkedYAMLError as e:
+        where = f":{e.problem_mark.line + 1}" if e.problem_mark else ""
+        raise BadSpec(f"{source}{where}: not valid YAML: {e.problem or e.context}") from None
+    except (yaml.YAMLError, ValueError) as e:
+        raise BadSpec(f"{source}: not valid YAML: {' '.join(str(e).split())}") from None
+    out: list[Document] = []
+    for number, value in enumerate(values):
+        _check_size(value, source)
+        if isinstance(value, list):
+            out += [Document(each, _yaml_lines(text, number, (index,))) for index, each in enumerate(value)]
+        elif value is not None:
+            out.append(Document(value, _yaml_lines(text, number, ())))
+    return out
+
+
+def _check_size(value: Any, source: str) -> None:
+    todo, seen = [value], 0
+    while todo:
+        each = todo.pop()
+        seen += 1
+        if seen > MAX_VALUES:
+            raise BadSpec(f"{source}: expands to more than {MAX_VALUES} values, too many for a pipeline spec")
+        if isinstance(each, dict):
+            todo.extend(each.values())
+        elif isinstance(each, list):
+            todo.extend(each)
+
+
+def _yaml_lines(text: str, number: int, prefix: Path) -> Callable[[Path], int]:
+    def line_of(path: Path) -> int:
+        import yaml
+
+        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+        node: Any = list(yaml.compose_all(text, Loader=loader))[number]
+        line = int(node.start_mark.line)
+        for step in prefix + path:
+            children = _yaml_children(node)
+            if step not in children:
+                break
+            line, node = children[step]
+        return line + 1
+
+    return line_of
+
+
+def _yaml_children(node: Any) -> dict[str | int, tuple[int, Any]]:
+    out: dict[str | int, tuple[int, Any]] = {}
+    if node.id == "sequence":
+        for index, each in enumerate(node.value):
+            out[index] = (each.start_mark.line, each)
+    elif node.id == "mapping":
+        for key, each in node.value:
+            for name in (key.value, snake(str(key.value))):
+                out[name] = (key.start_mark.line, each)
+    return out

@@ -5,6 +5,7 @@ Works on `PipelineStore` and says what it did; the runner finds the rest out by 
 
 from __future__ import annotations
 
+import builtins
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -245,7 +246,7 @@ class Catalog:
         bad = (JobState.FAILED, JobState.UNRUNNABLE, JobState.KILLED)
         return "failing" if last and last[0].state in bad else "running"
 
-    def trust(self, yes: bool, ask: Callable[[str], bool]) -> list[str]:
+    def trust(self, yes: bool, ask: Callable[[str], bool]) -> builtins.list[str]:
         """Let pipelines run here whose version came from elsewhere (I12), after showing what they run.
 
         Raises:

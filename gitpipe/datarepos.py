@@ -294,7 +294,7 @@ class DataRepos:
 
     # -- open commits ------------------------------------------------------------------------------------------------
 
-    def start_commit(self, words: Sequence[str], message: str = "") -> str:
+    def start_commit(self, words: Sequence[str], message: str | None = None) -> str:
         """Open a commit; its provisional id, which every later command accepts.  The branch moves at `finish_commit`."""
         place = self.places.locate(words, path=False)
         if place.branch in self.pipelines.versions(self.pipelines.head()):
@@ -393,7 +393,7 @@ class DataRepos:
         return found
 
     def get_file(
-        self, words: Sequence[str], *, recursive: bool = False, out: Path | None = None, sink: BinaryIO | None = None
+        self, words: Sequence[str], recursive: bool = False, out: Path | None = None, sink: BinaryIO | None = None
     ) -> None:
         """Write a file to `sink` or `out`; with `recursive` a folder's files below `out`."""
         place, listing = self._files(words)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 from collections import deque
 from collections.abc import Callable, Iterator
 
@@ -16,7 +17,7 @@ class Jobs:
     """The jobs of one repository."""
 
     def __init__(self, journal: Journal, logs: JobLogs, runner_lives: Callable[[], bool]) -> None:
-        self.journal, self.logs, self.runner_lives = journal, logs, runner_lives
+        self.journal, self.files, self.runner_lives = journal, logs, runner_lives
 
     def list(self, pipeline: str | None = None, limit: int | None = None) -> list[JobInfo]:
         """Jobs, newest first."""
@@ -42,7 +43,7 @@ class Jobs:
             raise NotFound(f"no job or pipeline {name!r} is known here: see `gitpipe list-job`")
         return rows[0]
 
-    def logs_of(
+    def logs(
         self, job: str | None = None, pipeline: str | None = None, datum: str | None = None, tail: int | None = None
     ) -> Iterator[LogLine]:
         """What stages printed: of a job, of all jobs of a pipeline (oldest first), or of all."""
@@ -54,28 +55,28 @@ class Jobs:
                 raise NotFound(f"no job of a pipeline {pipeline!r} is known here: see `gitpipe list-job`")
         else:
             rows = self.journal.jobs(tail="ORDER BY seq")
-        lines = (line for row in rows for line in self.logs.read(row.seq, row.id, row.pipeline, datum))
+        lines = (line for row in rows for line in self.files.read(row.seq, row.id, row.pipeline, datum))
         return iter(deque(lines, maxlen=tail)) if tail is not None else lines
 
-    def workers(self) -> list[WorkerInfo]:
+    def workers(self) -> builtins.list[WorkerInfo]:
         """Every worker slot of every pipeline that has run since the runner began."""
         alive = self.runner_lives()
         return [
             WorkerInfo(p, s, e, st if alive else "off", d if alive else "") for p, s, e, st, d in self.journal.workers()
         ]
 
-    def newest(self) -> list[JobRow]:
+    def newest(self) -> builtins.list[JobRow]:
         """The newest finished job of each pipeline."""
         return self.journal.jobs(
             "seq IN (SELECT MAX(seq) FROM jobs WHERE state NOT IN ('queued', 'running') GROUP BY pipeline)"
         )
 
-    def failures(self) -> list[JobRow]:
+    def failures(self) -> builtins.list[JobRow]:
         """Newest jobs that did not succeed, the causes before what they made unrunnable."""
         bad = [j for j in self.newest() if j.state is not JobState.SUCCESS]
         return sorted(bad, key=lambda j: (j.state is JobState.UNRUNNABLE, j.seq))
 
-    def since(self, seq: int) -> list[JobRow]:
+    def since(self, seq: int) -> builtins.list[JobRow]:
         """Jobs that were not over when job `seq` was the newest one, and all after it."""
         return self.journal.jobs("seq > ?", [seq])
 

@@ -32,7 +32,7 @@ class BlobStore(Protocol):
         """Store `data`; its md5.  Not durable before `sync`."""
 
     def put_file(self, path: Path, *, move: bool = False) -> tuple[str, int]:
-        """Store the file at `path`; (md5, bytes).  ``move`` may take the file away.  Durable after `sync`."""
+        """Store the file at `path`; (md5, bytes).  With ``move`` it may be taken itself.  Durable after `sync`."""
 
     def put_listing(self, listing: Listing) -> str:
         """Store a listing as DVC's ``.dir`` object; its ``<md5>.dir``.  Not durable before `sync`."""

@@ -1,7 +1,7 @@
 """Working trees and branches together: no file of one repo lands in another, nothing uncommitted is overwritten (I6).
 
 Branches move here, together with the clean working trees that stand on them; ``data/`` is brought to what a branch
-holds; ``gitpipe add`` turns ``data/`` into a pointer in the index.  What happens inside ``data/`` is `gitpipe.workdata`.
+holds; ``gitpipe add`` turns ``data/`` into a pointer in the index.  What happens inside ``data/``: `gitpipe.workdata`.
 """
 
 from __future__ import annotations

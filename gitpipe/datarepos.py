@@ -437,7 +437,7 @@ class DataRepos:
         missing = self.blobs.missing(files.values())
         if missing and (missing := self.blobs.fetch(missing)):
             path = next(p for p, m in files.items() if m == missing[0])
-            raise BadData(f"{place.repo}:{path} is not in the cache and no remote has it: `dvc pull`, or see status")
+            raise BadData(f"{place.repo}:{path} is neither here nor on a remote: see `dvc pull`, or see status")
 
     def _files(self, words: Sequence[str]) -> tuple[Place, Listing]:
         place = self.places.locate(words)

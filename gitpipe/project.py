@@ -87,7 +87,7 @@ class Project:
 
     @functools.cached_property
     def blobs(self) -> DvcStore:
-        """The one blob cache: DVC's where it is configured, else below the common git dir, where no clean reaches it."""
+        """The one blob cache: where DVC is configured to have it, else below the common git dir, safe from git clean."""
         top = self.repo.top
         config = read_config(top / ".dvc") if top and (top / ".dvc").is_dir() else None
         named = bool(top and (top / ".dvc").is_dir() and read_sections(top / ".dvc").get("cache", {}).get("dir"))

@@ -174,9 +174,7 @@ def test_hooks_path_inside_the_worktree(scratch: Path, python: Path, sh: Shell) 
     assert not (scratch / "gitpipe").exists()
 
 
-def test_checkout_runs_gitpipe_only_where_there_is_data(
-    scratch: Path, folder: Path, python: Path, sh: Shell
-) -> None:
+def test_checkout_runs_gitpipe_only_where_there_is_data(scratch: Path, folder: Path, python: Path, sh: Shell) -> None:
     sh("git switch -q -c plain", scratch)
     calls(python.parent, 0)
     (scratch / "data").mkdir()
@@ -251,7 +249,7 @@ def test_foreign_hook_runs_first_and_its_failure_counts_as_before(
     scratch: Path, python: Path, sh: Shell, name: str, outcome: int
 ) -> None:
     folder = scratch / ".git" / "hooks"
-    (folder / name).write_bytes(b"#!/bin/sh\necho foreign \"$#\" >&2\nexit 3\n\n \xff")
+    (folder / name).write_bytes(b'#!/bin/sh\necho foreign "$#" >&2\nexit 3\n\n \xff')
     (folder / name).chmod(0o750)
     before = snapshot(folder)
     hooks.install(folder, str(python), "-I")
@@ -273,7 +271,7 @@ def test_foreign_hook_gets_arguments_stdin_and_keeps_its_status(
     old = sh("git rev-parse HEAD", scratch).strip()
     sh("git commit -q --amend -m new", scratch)
     assert (tmp_path / "post-rewrite").read_text().startswith(f"amend\n{old} ")
-    sh("git switch -q -c b", scratch, status=7)
+    sh("git switch -q -c b", scratch, status=1)  # as git answers for any failing post-checkout
     assert (tmp_path / "post-checkout").read_text().endswith(" 1\n")
 
 
@@ -288,7 +286,7 @@ def test_symlinked_and_non_executable_hooks_come_back(scratch: Path, python: Pat
     assert sh(COMMIT, scratch, stderr=True) == "linked\n"
     assert (scratch / "tool.sh").read_text() == "#!/bin/sh\necho linked >&2\n"
     hooks.uninstall(folder)
-    assert os.readlink(folder / "post-commit") == "../../tool.sh"
+    assert (folder / "post-commit").readlink() == Path("../../tool.sh")
     assert stat.S_IMODE((folder / "pre-commit").stat().st_mode) == 0o644
 
 
@@ -329,5 +327,5 @@ def test_pre_commit_framework_in_either_order(scratch: Path, python: Path, sh: S
 
 def test_unwritable_folder_is_refused_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "hooks").write_text("")
-    with pytest.raises(Refused, match="cannot change the git hooks in .*hooks: "):
+    with pytest.raises(Refused, match=r"cannot change the git hooks in .*hooks: "):
         hooks.install(tmp_path / "hooks", "/usr/bin/python3", "-I")

@@ -1,0 +1,111 @@
+"""What all tests share: a sealed home and git configuration, real commands, and a scratch repository."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+BIN = Path(sys.executable).parent  # not resolved: a venv's python is a symlink out of it
+
+Shell = Callable[..., str]
+
+_IDENTITY = {
+    "GIT_AUTHOR_NAME": "Ada",
+    "GIT_AUTHOR_EMAIL": "ada@example.org",
+    "GIT_COMMITTER_NAME": "Ada",
+    "GIT_COMMITTER_EMAIL": "ada@example.org",
+}
+
+
+@pytest.fixture(scope="session")
+def command_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `gitpipe` and `git-pipe`: the installed ones, or stand-ins for a source tree."""
+    if (BIN / "gitpipe").exists():
+        return BIN
+    folder = tmp_path_factory.mktemp("bin")
+    for name in ("gitpipe", "git-pipe"):
+        (folder / name).write_text(f'#!/bin/sh\nexec "{sys.executable}" -m gitpipe "$@"\n')
+        (folder / name).chmod(0o755)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def sealed(
+    tmp_path_factory: pytest.TempPathFactory, command_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Path]:
+    """HOME, git's configuration, identity and PATH do not depend on who runs the tests."""
+    home = tmp_path_factory.mktemp("home")
+    for name in list(os.environ):
+        if name.startswith(("GIT_", "GITPIPE", "PACH_", "DVC_", "PRE_COMMIT", "XDG_")):
+            monkeypatch.delenv(name)
+    config = home / ".gitconfig"
+    config.write_text("[init]\n\tdefaultBranch = main\n[advice]\n\tdetachedHead = false\n[commit]\n\tgpgSign = false\n")
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(config))
+    monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+    monkeypatch.setenv("DVC_NO_ANALYTICS", "1")
+    monkeypatch.setenv("LC_ALL", "C.UTF-8")
+    for name, value in _IDENTITY.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("PATH", os.pathsep.join([str(command_folder), str(BIN), os.environ["PATH"]]))
+    if command_folder != BIN:
+        monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    yield home
+    shutil.rmtree(home, ignore_errors=True)
+
+
+@pytest.fixture
+def sh(tmp_path: Path, sealed: Path) -> Shell:
+    """Run a real command line and return what it printed: `sh("git status", cwd=repo)`.
+
+    Standard error is part of the answer only with `stderr=True`; a status other than `status` fails the test.
+    """
+
+    def run(
+        command: str, cwd: Path | None = None, *, status: int = 0, stderr: bool = False, timeout: float = 120
+    ) -> str:
+        done = subprocess.run(
+            ["bash", "-c", command],
+            cwd=cwd or tmp_path,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT if stderr else subprocess.PIPE,
+            timeout=timeout,
+            encoding="utf-8",
+        )
+        said = f"$ {command}\n{done.stdout}{done.stderr or ''}"
+        assert done.returncode == status, f"exit status {done.returncode}, not {status}\n{said}"
+        return done.stdout
+
+    return run
+
+
+@pytest.fixture
+def scratch(tmp_path: Path, sh: Shell) -> Iterator[Path]:
+    """A git repository with one commit on main; the runner that a test started there is ended."""
+    repo = tmp_path / "repo"
+    sh(f"git init -q -b main {repo} && cd {repo} && echo scratch > README && git add . && git commit -qm Begin")
+    yield repo
+    end_runner(repo)
+
+
+def end_runner(repo: Path) -> None:
+    """Stop the runner of `repo`, if one was started, the polite way first."""
+    mark = repo / ".git" / "gitpipe" / "runner.pid"
+    if not mark.exists():
+        return
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        subprocess.run(["gitpipe", "runner", "stop"], cwd=repo, capture_output=True, timeout=30)
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        pid = int(mark.read_text().split()[0])
+        if b"gitpipe" in Path(f"/proc/{pid}/cmdline").read_bytes():
+            os.kill(pid, signal.SIGKILL)

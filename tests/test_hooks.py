@@ -1,0 +1,331 @@
+"""The git hooks and their installer, with real git.
+
+The interpreter that is baked in is a small shell script here: what is tested is what the hooks start, not what that
+does.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from gitpipe import hooks
+from gitpipe.errors import Refused
+
+from .conftest import Shell
+
+COMMIT = "git commit -q --allow-empty -m change"
+
+
+def fake_python(folder: Path, body: str = "") -> Path:
+    """An "interpreter" that notes its arguments, working directory and environment in `calls` beside it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    script = folder / "python"
+    script.write_text(
+        f"#!/bin/sh\ncd_was=$(pwd -P)\nme={str(folder)!r}\n"
+        '{ echo "args: $*"; echo "cwd: $cd_was"; echo "worktree: ${GITPIPE_WORKTREE-}"; '
+        'env | grep ^GIT_ | sort; } > "$me/call.$$"\nmv "$me/call.$$" "$me/called.$$"\n' + body
+    )
+    script.chmod(0o755)
+    return script
+
+
+def calls(folder: Path, count: int = 1, patience: float = 5.0) -> list[str]:
+    """What the fake interpreter noted, once it was called `count` times; it may be called detached, hence later."""
+    end = time.monotonic() + patience
+    while len(found := sorted(folder.glob("called.*"))) < count and time.monotonic() < end:
+        time.sleep(0.02)
+    assert len(found) == count
+    return [path.read_text() for path in found]
+
+
+@pytest.fixture
+def python(tmp_path: Path) -> Path:
+    return fake_python(tmp_path / "py 'n' co")
+
+
+@pytest.fixture
+def folder(scratch: Path, python: Path) -> Path:
+    """The hooks folder of the scratch repository, with the hooks installed."""
+    hooks.install(scratch / ".git" / "hooks", str(python), "-I")
+    return scratch / ".git" / "hooks"
+
+
+def nudges(repo: Path) -> list[str]:
+    return sorted(path.name.rpartition("-")[0] for path in (repo / ".git/gitpipe/nudge").glob("*"))
+
+
+def snapshot(folder: Path) -> dict[str, tuple[bytes, int]]:
+    return {path.name: (path.read_bytes(), path.lstat().st_mode) for path in folder.iterdir()}
+
+
+# What the hooks do
+
+
+def test_commit_nudges_and_starts_a_runner(scratch: Path, folder: Path, python: Path, sh: Shell) -> None:
+    assert sh(COMMIT, scratch, stderr=True) == ""
+    assert nudges(scratch) == ["post-commit"]
+    (call,) = calls(python.parent)
+    assert f"args: -I -m gitpipe.runner {scratch}/.git\n" in call
+    assert f"cwd: {scratch}/.git\n" in call
+    assert "GIT_INDEX_FILE" not in call and "GIT_AUTHOR" not in call
+
+
+def test_commit_from_a_linked_worktree_nudges_the_common_dir(
+    scratch: Path, folder: Path, python: Path, sh: Shell
+) -> None:
+    sh("git worktree add -q ../other -b other && cd ../other && " + COMMIT, scratch)
+    assert nudges(scratch) == ["post-commit"]
+    assert f"gitpipe.runner {scratch}/.git\n" in calls(python.parent)[0]
+
+
+@pytest.mark.parametrize(
+    ("action", "expected"),
+    [
+        ("git commit -q --amend -m again", ["post-commit", "post-rewrite"]),
+        ("git switch -q -c side && git commit -q --allow-empty -m s && git switch -q main && git merge -q side",
+         ["post-commit", "post-merge"]),
+        ("git format-patch -q -1 --stdout > ../p && git reset -q --hard HEAD~ && git am -q ../p", ["post-applypatch"]),
+        ("GITPIPE=0 git commit -q --allow-empty -m quiet", []),
+        ("git switch -q -c elsewhere", []),
+    ],
+)  # fmt: skip
+def test_which_actions_nudge(scratch: Path, python: Path, sh: Shell, action: str, expected: list[str]) -> None:
+    sh("echo 1 > one && git add one && git commit -qm one", scratch)
+    hooks.install(scratch / ".git" / "hooks", str(python), "-I")
+    sh(action, scratch)
+    assert nudges(scratch) == expected
+
+
+def test_rebase_nudges_but_starts_no_runner_before_its_end(
+    scratch: Path, folder: Path, python: Path, sh: Shell
+) -> None:
+    make = "echo {0} > {0} && git add {0} && GITPIPE=0 git commit -qm {0}"
+    sh("git switch -q -c side && " + " && ".join(make.format(n) for n in "abc"), scratch)
+    sh("git switch -q main && " + make.format("d") + " && git switch -q side && git rebase -q main", scratch)
+    assert nudges(scratch)[-1] == "post-rewrite"
+    calls(python.parent, 1)
+
+
+def test_a_living_runner_is_not_started_again(scratch: Path, folder: Path, python: Path, sh: Shell) -> None:
+    (scratch / ".git/gitpipe").mkdir()
+    runner = subprocess.Popen(["sh", "-c", "sleep 30; : gitpipe.runner"])
+    try:
+        (scratch / ".git/gitpipe/runner.pid").write_text(f"{runner.pid}\n")
+        sh(COMMIT, scratch)
+        assert nudges(scratch) == ["post-commit"]
+        time.sleep(0.2)
+        calls(python.parent, 0)
+    finally:
+        runner.kill()
+        runner.wait()
+
+
+@pytest.mark.parametrize("mark", ["", "nonsense\n", "1\n", "999999999\n", "-1\n"])
+def test_a_stale_mark_does_not_keep_a_runner_from_starting(
+    scratch: Path, folder: Path, python: Path, sh: Shell, mark: str
+) -> None:
+    (scratch / ".git/gitpipe").mkdir()
+    (scratch / ".git/gitpipe/runner.pid").write_text(mark)
+    assert sh(COMMIT, scratch, stderr=True) == ""
+    calls(python.parent)
+
+
+def test_captured_commit_returns_while_the_runner_lives(scratch: Path, tmp_path: Path, sh: Shell) -> None:
+    """I9: a started process that held the pipe would keep `$(git commit)` waiting."""
+    python = fake_python(tmp_path / "slow", 'echo $$ > "$me/pid"\nexec sleep 60\n')
+    hooks.install(scratch / ".git" / "hooks", str(python), "-I")
+    began = time.monotonic()
+    sh(f'out=$({COMMIT} 2>&1); test -z "$out"', scratch)
+    assert time.monotonic() - began < 20
+    calls(python.parent)
+    pid = int((python.parent / "pid").read_text())
+    os.kill(pid, 0)  # still there
+    os.kill(pid, 9)
+
+
+def test_missing_interpreter_is_said_once_and_the_commit_passes(
+    scratch: Path, folder: Path, python: Path, sh: Shell
+) -> None:
+    python.unlink()
+    said = sh(COMMIT, scratch, stderr=True)
+    assert said.count("\n") == 1 and str(python) in said and "gitpipe init" in said
+    assert sh(COMMIT, scratch, stderr=True) == ""
+    hooks.install(folder, str(python), "-I")
+    assert str(python) in sh(COMMIT, scratch, stderr=True)
+
+
+def test_unwritable_state_never_fails_a_commit(scratch: Path, folder: Path, sh: Shell) -> None:
+    (scratch / ".git/gitpipe").write_text("a file where the folder should be")
+    assert sh(COMMIT, scratch, stderr=True) == ""
+
+
+def test_hooks_path_inside_the_worktree(scratch: Path, python: Path, sh: Shell) -> None:
+    """A folder called `objects` in the work tree must not pass for a git dir."""
+    (scratch / "objects").mkdir()
+    hooks.install(scratch / "tools", str(python), "-I")
+    sh("git config core.hooksPath tools && " + COMMIT, scratch)
+    assert nudges(scratch) == ["post-commit"]
+    assert not (scratch / "gitpipe").exists()
+
+
+def test_checkout_runs_gitpipe_only_where_there_is_data(scratch: Path, folder: Path, python: Path, sh: Shell) -> None:
+    sh("git switch -q -c plain", scratch)
+    calls(python.parent, 0)
+    (scratch / "data").mkdir()
+    sh("git switch -q main", scratch)
+    (call,) = calls(python.parent)
+    head = sh("git rev-parse HEAD", scratch).strip()
+    assert f"args: -I -m gitpipe hook post-checkout {head} {head} 1\n" in call
+    assert f"worktree: {scratch}\n" in call and f"cwd: {scratch}/.git\n" in call
+    sh("git checkout -q -- README", scratch)
+    calls(python.parent, 1)
+
+
+def test_checkout_of_a_new_worktree(scratch: Path, folder: Path, python: Path, sh: Shell) -> None:
+    sh("echo 'outs: []' > data.dvc && git add data.dvc && GITPIPE=0 git commit -qm data", scratch)
+    sh("git worktree add -q '../linked one' -b linked", scratch)
+    (call,) = calls(python.parent)
+    assert f"worktree: {scratch.parent}/linked one\n" in call and "GIT_DIR" not in call
+
+
+def test_refresh_only_where_the_pointer_moved(scratch: Path, folder: Path, python: Path, sh: Shell) -> None:
+    sh("GITPIPE=0; export GITPIPE; echo 1 > data.dvc; git add data.dvc; git commit -qm d", scratch)
+    (scratch / ".git/gitpipe-data").write_text(sh("git rev-parse HEAD:data.dvc", scratch))
+    sh(COMMIT, scratch)
+    (call,) = calls(python.parent)
+    assert "gitpipe.runner" in call
+    sh("echo 2 > data.dvc; git commit -qam d", scratch)
+    assert [c for c in calls(python.parent, 3) if "gitpipe hook refresh" in c]
+
+
+def test_guard_on_output_branches(scratch: Path, folder: Path, sh: Shell) -> None:
+    sh(
+        "mkdir infer && echo {} > infer/spec.json && git switch -q --orphan __spec__ && git add infer "
+        "&& git commit -qm spec && git switch -q -c infer main && git switch -q -c innocent",
+        scratch,
+    )
+    for pack in ("true", "git pack-refs --all"):
+        sh(f"{pack} && git switch -q infer", scratch)
+        said = sh(COMMIT, scratch, status=1, stderr=True)
+        assert said.startswith("infer is the output of a pipeline: ") and said.count("\n") == 1
+        sh(COMMIT + " --no-verify && git switch -q innocent && " + COMMIT, scratch)
+        sh("git checkout -q --detach && " + COMMIT, scratch)
+
+
+# What the installer does
+
+
+def test_install_is_idempotent_and_uninstall_leaves_nothing(scratch: Path, python: Path) -> None:
+    folder = scratch / ".git" / "hooks"
+    before = snapshot(folder)
+    assert any(name.endswith(".sample") for name in before)
+    (line,) = hooks.install(folder, str(python), "-I")
+    assert "installed" in line and "post-commit" in line
+    after = snapshot(folder)
+    assert hooks.install(folder, str(python), "-I") == []
+    assert snapshot(folder) == after
+    assert {state.state for state in hooks.status(folder)} == {"installed"}
+    hooks.uninstall(folder)
+    assert snapshot(folder) == before
+    assert hooks.uninstall(folder) == []
+    assert {state.state for state in hooks.status(folder)} == {"missing"}
+
+
+def test_another_interpreter_renews(folder: Path) -> None:
+    (line,) = hooks.install(folder, "/somewhere/else/python", "-E")
+    assert "renewed" in line
+    assert b"PYTHON=/somewhere/else/python\nFLAGS=-E\n" in (folder / "post-commit").read_bytes()
+    assert not list(folder.glob("*.before-gitpipe"))
+
+
+@pytest.mark.parametrize(("name", "outcome"), [("pre-commit", 1), ("post-commit", 0)])
+def test_foreign_hook_runs_first_and_its_failure_counts_as_before(
+    scratch: Path, python: Path, sh: Shell, name: str, outcome: int
+) -> None:
+    folder = scratch / ".git" / "hooks"
+    (folder / name).write_bytes(b'#!/bin/sh\necho foreign "$#" >&2\nexit 3\n\n \xff')
+    (folder / name).chmod(0o750)
+    before = snapshot(folder)
+    hooks.install(folder, str(python), "-I")
+    assert sh(COMMIT, scratch, status=outcome, stderr=True) == "foreign 0\n"
+    assert nudges(scratch) == ([] if name == "pre-commit" else ["post-commit"])
+    assert sh("GITPIPE=0 " + COMMIT, scratch, status=outcome, stderr=True) == "foreign 0\n"
+    hooks.uninstall(folder)
+    assert snapshot(folder) == before
+
+
+def test_foreign_hook_gets_arguments_stdin_and_keeps_its_status(
+    scratch: Path, python: Path, tmp_path: Path, sh: Shell
+) -> None:
+    folder = scratch / ".git" / "hooks"
+    for name in ("post-rewrite", "post-checkout"):
+        (folder / name).write_text(f'#!/bin/sh\n{{ echo "$@"; cat; }} > {tmp_path}/{name}\nexit 7\n')
+        (folder / name).chmod(0o755)
+    hooks.install(folder, str(python), "-I")
+    old = sh("git rev-parse HEAD", scratch).strip()
+    sh("git commit -q --amend -m new", scratch)
+    assert (tmp_path / "post-rewrite").read_text().startswith(f"amend\n{old} ")
+    sh("git switch -q -c b", scratch, status=1)  # as git answers for any failing post-checkout
+    assert (tmp_path / "post-checkout").read_text().endswith(" 1\n")
+
+
+def test_symlinked_and_non_executable_hooks_come_back(scratch: Path, python: Path, sh: Shell) -> None:
+    folder = scratch / ".git" / "hooks"
+    (scratch / "tool.sh").write_text("#!/bin/sh\necho linked >&2\n")
+    (scratch / "tool.sh").chmod(0o755)
+    (folder / "post-commit").symlink_to("../../tool.sh")
+    (folder / "pre-commit").write_text("#!/bin/sh\nexit 9\n")
+    (folder / "pre-commit").chmod(0o644)
+    hooks.install(folder, str(python), "-I")
+    assert sh(COMMIT, scratch, stderr=True) == "linked\n"
+    assert (scratch / "tool.sh").read_text() == "#!/bin/sh\necho linked >&2\n"
+    hooks.uninstall(folder)
+    assert (folder / "post-commit").readlink() == Path("../../tool.sh")
+    assert stat.S_IMODE((folder / "pre-commit").stat().st_mode) == 0o644
+
+
+def test_hook_that_another_installer_wrote_over_ours(folder: Path, python: Path, sh: Shell, scratch: Path) -> None:
+    (folder / "post-commit").write_text("#!/bin/sh\necho lfs >&2\n")
+    assert str(hooks.status(folder)[1]) == "post-commit: foreign"
+    hooks.install(folder, str(python), "-I")
+    assert sh(COMMIT, scratch, stderr=True) == "lfs\n"
+    hooks.uninstall(folder)
+    assert (folder / "post-commit").read_text() == "#!/bin/sh\necho lfs >&2\n"
+
+
+@pytest.mark.parametrize("order", ["before", "after", "both"])
+def test_pre_commit_framework_in_either_order(scratch: Path, python: Path, sh: Shell, order: str) -> None:
+    folder = scratch / ".git" / "hooks"
+    (scratch / ".pre-commit-config.yaml").write_text(
+        "repos:\n- repo: local\n  hooks:\n  - {id: x, name: x, entry: sh -c 'echo ran >> .git/ran', language: system,"
+        " always_run: true, pass_filenames: false, stages: [pre-commit, post-commit]}\n"
+    )
+    install = "pre-commit install -t pre-commit -t post-commit"
+    if order != "after":
+        sh(install, scratch)
+    hooks.install(folder, str(python), "-I")
+    if order != "before":
+        sh(install, scratch)
+        assert hooks.install(folder, str(python), "-I") == []
+    assert {state.state for state in hooks.status(folder)} == {"installed"}
+    sh("git add . && git commit -q -m change", scratch)
+    assert nudges(scratch) == ["post-commit"]
+    assert (scratch / ".git/ran").read_text() == "ran\nran\n"
+    hooks.uninstall(folder)
+    left = {path.name for path in folder.iterdir() if not path.name.endswith(".sample")}
+    assert left == {"pre-commit", "post-commit"}
+    sh(COMMIT, scratch)
+    assert nudges(scratch) == ["post-commit"]
+    assert (scratch / ".git/ran").read_text() == "ran\nran\n" * 2
+
+
+def test_unwritable_folder_is_refused_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "hooks").write_text("")
+    with pytest.raises(Refused, match=r"cannot change the git hooks in .*hooks: "):
+        hooks.install(tmp_path / "hooks", "/usr/bin/python3", "-I")

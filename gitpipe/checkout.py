@@ -12,7 +12,7 @@ from pathlib import Path
 
 from gitpipe import datumindex, workdata
 from gitpipe.blobs.dvc import DvcStore
-from gitpipe.blobs.pointers import DVC_GITIGNORE, DVCIGNORE, GITIGNORE, write_pointer
+from gitpipe.blobs.pointers import DVC_GITIGNORE, DVCIGNORE, GITIGNORE, read_pointer, write_pointer
 from gitpipe.commit import SPEC_BRANCH
 from gitpipe.datatree import DATA, POINTER, data_key, read_listing
 from gitpipe.errors import GitpipeError, Refused, UsageError
@@ -87,9 +87,12 @@ class Checkouts:
     def behind(self) -> list[Behind]:
         """Working trees that did not follow their branch, for ``status``."""
         found = []
+        owned = self.pipelines.versions(self.pipelines.head())
         for tree in self.repo.worktrees():
+            if tree.ref is None or tree.ref.removeprefix(HEADS) not in owned:
+                continue
             stamp = workdata.read_stamp(tree.git_dir)
-            if tree.ref is None or tree.head is None or stamp is None or stamp.commit == tree.head:
+            if tree.head is None or stamp is None or stamp.commit == tree.head:
                 continue
             if stamp.branch == tree.ref.removeprefix(HEADS) and not self.repo.tracked_clean(tree, tree.head):
                 found.append(Behind(tree, "it has uncommitted changes"))
@@ -108,7 +111,7 @@ class Checkouts:
     def _dirty(self, tree: Worktree, commit: str) -> str:
         if not self.repo.tracked_clean(tree, commit):
             return "there are uncommitted changes"
-        changed = workdata.changed(self._work(tree))
+        changed = workdata.changed(tree.top, tree.git_dir, self.blobs)
         return f"data/{changed[0]} is changed and not committed" if changed else ""
 
     def _follow(self, tree: Worktree, old: str, new: str) -> None:
@@ -141,14 +144,13 @@ class Checkouts:
             return []
         listing = read_listing(self.repo, self.blobs, commit) if commit else {}
         pointer = data_key(self.repo, commit).pointer if commit else None
-        work = self._work(tree)
         if pointer is None and not (tree.top / DATA).exists() and workdata.read_stamp(tree.git_dir) is None:
             return []  # a branch without data in a tree that never had any: nothing to make, nothing to note
         oid = self.blobs.put_listing(listing)
-        kept = workdata.bring(work, branch, commit or "", listing, oid)
+        brought = workdata.bring(tree.top, tree.git_dir, self.blobs, branch, commit or "", listing, oid)
         self._bring_index(tree, commit)
         self._mark(tree, pointer or "")
-        return [str(each) for each in kept]
+        return brought.lines()
 
     def _bring_index(self, tree: Worktree, commit: str | None) -> None:
         """An output branch's datum index is DVC-tracked too: with its files there, ``dvc status`` is content."""
@@ -171,9 +173,6 @@ class Checkouts:
     def _mark(self, tree: Worktree, pointer: str) -> None:
         """The id of the ``data.dvc`` that ``data/`` stands for: the hooks compare it before they start Python."""
         (tree.git_dir / BLOB_MARK).write_text(pointer + "\n")
-
-    def _work(self, tree: Worktree) -> workdata.WorkTree:
-        return workdata.WorkTree(tree.top, tree.git_dir, self.blobs)
 
     def write_local_config(self, tree: Worktree) -> None:
         """Point DVC in a working tree to the one cache of all of them, unless DVC is configured otherwise."""
@@ -202,10 +201,11 @@ class Checkouts:
         self._check_add(tree, branch, force)
         self.write_local_config(tree)
         wanted = [self._below_data(tree, cwd, path) for path in paths]
-        base = read_listing(self.repo, self.blobs, tree.head) if self._born(tree) else {}
-        result = workdata.add(self._work(tree), branch, base, wanted)
-        self.blobs.sync()
         old = self._staged(tree, POINTER)
+        outs = read_pointer(old, POINTER) if old else []
+        result = workdata.add(
+            tree.top, tree.git_dir, self.blobs, wanted, branch, base=outs[0].md5 if outs and outs[0].isdir else ""
+        )
         pointer = write_pointer(DATA, result.oid, result.size, result.nfiles, old)
         files = {POINTER: pointer}
         for name, text in ((".gitignore", GITIGNORE), (".dvcignore", DVCIGNORE), (".dvc/.gitignore", DVC_GITIGNORE)):
@@ -218,10 +218,12 @@ class Checkouts:
             (tree.top / name).write_bytes(content)
         self._ignore_data(tree, files)
         self.repo.git("add", "-f", "--", *sorted(files), cwd=tree.top)
-        workdata.stamp(self._work(tree), branch, tree.head or "", result.oid)
+        workdata.write_stamp(tree.git_dir, workdata.Stamp(branch, tree.head or "", result.oid))
         self._mark(tree, self.repo.git("rev-parse", f":{POINTER}", cwd=tree.top).strip())
         self.write_local_config(tree)
-        return [str(line) for line in result.lines()]
+        counts = f"{len(result.added)} added, {len(result.changed)} changed, {len(result.deleted)} deleted"
+        lines = [f"{POINTER}: {result.nfiles} file{'' if result.nfiles == 1 else 's'} ({counts}); next: git commit"]
+        return lines + [f"{DATA}/{path} is a link to a folder and is not tracked" for path in result.skipped]
 
     def _ignore_data(self, tree: Worktree, files: dict[str, bytes]) -> None:
         """DVC lists what it tracks in ``.gitignore``; an existing one gains the line."""
@@ -259,7 +261,7 @@ class Checkouts:
             )
 
     def _below_data(self, tree: Worktree, cwd: Path, path: str) -> str:
-        """A typed path as one below ``data/`` ("" for all of it)."""
+        """A typed path as one relative to the working tree: ``data`` or below."""
         full = Path(path) if Path(path).is_absolute() else cwd / path
         # Not resolved: a symbolic link below data/ is data, and what it leads to is checked by the scan.
         parts: list[str] = []
@@ -271,8 +273,7 @@ class Checkouts:
         lexical = Path(*parts)
         for top in (tree.top, tree.top.resolve()):
             if lexical == top / DATA or (top / DATA) in lexical.parents:
-                relative = lexical.relative_to(top / DATA).as_posix()
-                return "" if relative == "." else relative
+                return lexical.relative_to(top).as_posix()
         raise UsageError(f"{path}: gitpipe tracks what lies in data/: `gitpipe add data`")
 
     def _here(self, cwd: Path) -> Worktree:

@@ -419,14 +419,14 @@ class DataRepos:
         if out is not None:
             self._write(md5, out / PurePosixPath(place.path).name if out.is_dir() else out)
             return
-        with self.blobs.path(md5).open("rb") as source:
+        with Path(self.blobs.path_of(md5)).open("rb") as source:
             shutil.copyfileobj(source, sink or sys.stdout.buffer)
 
     def _write(self, md5: str, file: Path) -> None:
         """Write whole or not at all: a name of its own first, then the right one."""
         scratch = file.with_name(f".{file.name}.{secrets.token_hex(4)}.part")
         try:
-            shutil.copyfile(self.blobs.path(md5), scratch)
+            shutil.copyfile(self.blobs.path_of(md5), scratch)
             scratch.replace(file)
         except OSError as error:
             with contextlib.suppress(OSError):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from gitpipe.blobs import BlobStore
 from gitpipe.blobs.pointers import (
-    DVC_CONFIG,
+    CONFIG,
     DVC_GITIGNORE,
     DVCIGNORE,
     GITIGNORE,
@@ -77,7 +77,7 @@ def read_listing(repo: Repo, blobs: BlobStore, treeish: str) -> Listing:
 def _outs(repo: Repo, blobs: BlobStore, sha: str, pointer: str, folder: str) -> list[tuple[str, str]]:
     """(path below data, md5) of all that one ``.dvc`` file points to, which lies in `folder` below ``data``."""
     found: list[tuple[str, str]] = []
-    for out in read_pointer(repo.blob(sha).decode("utf-8", "replace"), pointer):
+    for out in read_pointer(repo.blob(sha), pointer):
         # The top pointer's path is `data` itself; a nested one's is relative to its own folder.
         base = "" if pointer == POINTER else f"{folder}/{out.path}".strip("/")
         if pointer == POINTER and out.path != DATA:
@@ -111,7 +111,7 @@ def write_tree(
     files = {POINTER: Entry(BLOB, repo.write_blob(write_pointer(DATA, oid, size, len(listing))))}
     there = repo.tree(base) if base else {}
     for path, content in (
-        (".dvc/config", config if config is not None else DVC_CONFIG),
+        (".dvc/config", config if config is not None else CONFIG),
         (".dvc/.gitignore", DVC_GITIGNORE),
         (".dvcignore", DVCIGNORE),
         (".gitignore", GITIGNORE),

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from gitpipe import datumindex
 from gitpipe.blobs.dvc import DvcStore
@@ -195,9 +196,9 @@ class JobRunner:
             inputs=[str(CommitRef(i["branch"], i["commit"])) for i in record.get("inputs", [])],
         )
 
-    def _record(self, commit: str) -> dict[str, object] | dict[str, dict[str, int]]:
+    def _record(self, commit: str) -> dict[str, Any]:
         entry = self.repo.entry(commit, ".gitpipe/job.json")
-        found: dict[str, object] = json.loads(self.repo.blob(entry.sha)) if entry else {}
+        found: dict[str, Any] = json.loads(self.repo.blob(entry.sha)) if entry else {}
         return found
 
     def _cut(self, work: Work) -> None:
@@ -358,7 +359,7 @@ class JobRunner:
             env=transform.env,
             code_dir=self._export_code(pipeline.code),
             python=self.settings.python,
-            cache_dir=self.blobs.files_dir,
+            cache_dir=self.blobs.files,
             slots_dir=self.settings.slots_dir,
             sandbox=self.settings.sandbox,
             working_dir=transform.working_dir,

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gitpipe import hooks, nudges
-from gitpipe.blobs.config import read_config, read_sections
+from gitpipe.blobs.config import DvcConfig, read_config
 from gitpipe.blobs.dvc import DvcStore
 from gitpipe.blobs.lock import dvc_locks
 from gitpipe.catalog import Catalog
@@ -38,7 +38,7 @@ from gitpipe.reconcile import Reconciler
 from gitpipe.repo import HEADS, Repo
 from gitpipe.runner import Runner
 from gitpipe.stage.sandbox import describe
-from gitpipe.stage.worker import sweep
+from gitpipe.stage.slot import sweep
 from gitpipe.views import JobInfo, Progress, StatusInfo
 
 NOTES = "refs/notes/gitpipe"
@@ -89,11 +89,9 @@ class Project:
     def blobs(self) -> DvcStore:
         """The one blob cache: where DVC is configured to have it, else below the common git dir, safe from git clean."""
         top = self.repo.top
-        config = read_config(top / ".dvc") if top and (top / ".dvc").is_dir() else None
-        named = bool(top and (top / ".dvc").is_dir() and read_sections(top / ".dvc").get("cache", {}).get("dir"))
-        cache = config.cache_dir if config and named else self.repo.common / "dvc" / "cache"
-        kinds = config.cache_types if config else ("reflink", "copy")
-        return DvcStore(cache, cache_types=kinds, shared=bool(config and config.shared), fetch_root=top)
+        config = read_config(top / ".dvc") if top else DvcConfig()
+        cache = config.cache_dir or self.repo.common / "dvc" / "cache"
+        return DvcStore(cache, cache_types=config.cache_types, shared=config.shared, fetch_root=top)
 
     @functools.cached_property
     def journal(self) -> Journal:

@@ -138,9 +138,7 @@ class Reconciler:
         return data_key(self.repo, sha) if self._here(sha) else None
 
     def _reached(self, specs: Mapping[str, Spec], branches: Sequence[str]) -> set[str]:
-        direct = {
-            name for name, spec in specs.items() if any(leaf.git_branch in branches for leaf in spec.input.leaves())
-        }
+        direct = {name for name, spec in specs.items() if reads(spec) & set(branches)}
         return direct | {d for n in direct for d in downstream(specs, n)}
 
     def _enqueue(

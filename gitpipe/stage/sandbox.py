@@ -27,7 +27,7 @@ INHERITED = frozenset(
     JULIA_DEPOT_PATH JULIA_NUM_THREADS
     OMP_NUM_THREADS MKL_NUM_THREADS OPENBLAS_NUM_THREADS CUDA_VISIBLE_DEVICES NVIDIA_VISIBLE_DEVICES CUDA_HOME
     HTTP_PROXY HTTPS_PROXY FTP_PROXY ALL_PROXY NO_PROXY http_proxy https_proxy ftp_proxy all_proxy no_proxy
-    SSL_CERT_FILE SSL_CERT_DIR REQUESTS_CA_BUNDLE CURL_CA_BUNDLE""".split()
+    SSL_CERT_FILE SSL_CERT_DIR REQUESTS_CA_BUNDLE CURL_CA_BUNDLE""".split()  # noqa: SIM905
 )
 """All that user code gets of the environment (and ``LC_*``).  A list of what is let in, since what must stay out is
 open-ended: git's variables, Ray's token, the ssh agent, cloud credentials."""
@@ -44,7 +44,7 @@ def inherited_environment() -> dict[str, str]:
 
 
 def library_environment(env: dict[str, str]) -> dict[str, str]:
-    """Where user-installed libraries of Python, R and Julia lie: their defaults follow HOME, which the sandbox moves."""
+    """Where user-installed libraries of Python, R and Julia lie: their defaults follow HOME, which moves."""
     home = _home()
     extra = {"PYTHONUSERBASE": f"{home}/.local"}
     libraries = sorted(glob.glob(f"{home}/R/*/*"))  # R's default is ~/R/<platform>-library/<version>

@@ -45,10 +45,14 @@ class Worker:
         stage: what to run.
         slot_dir: a folder that is the worker's own, on the cache's file system; made here, removed by `close`.
         environ: what user code inherits; by default what `inherited_environment` takes from this process.
+        engine: where the worker lives, for the record.
     """
 
-    def __init__(self, stage: Stage, slot_dir: Path, environ: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, stage: Stage, slot_dir: Path, environ: dict[str, str] | None = None, engine: str = "local"
+    ) -> None:
         self._stage = stage
+        self._engine = engine
         self._sandboxed = detect(stage.sandbox) == "bubblewrap"
         self._slot = Slot(str(slot_dir))
         self._cache = str(stage.cache_dir)
@@ -108,7 +112,8 @@ class Worker:
         )
 
     def _result(self, task: Task, **fields: Any) -> Result:
-        place = {"host": platform.node(), "sandbox": "bubblewrap" if self._sandboxed else "none"}
+        sandbox = "bubblewrap" if self._sandboxed else "none"
+        place = {"engine": self._engine, "host": platform.node(), "sandbox": sandbox}
         return Result(task.datum, note=self._command.note, environment=place, **fields)
 
     def _collect(self, task: Task) -> tuple[outputs_.Output, ...]:
@@ -116,10 +121,7 @@ class Worker:
         for item in task.inputs:
             if not self._copies or item.empty_files:
                 known.update((f"{item.name}/{path}", md5) for path, md5 in item.files)
-        try:
-            return outputs_.collect(self._slot.pfs, self._cache, known, (self._paths.rewrite("/pfs"), self._slot.pfs))
-        except BadData as bad:
-            raise BadData(str(bad)) from None
+        return outputs_.collect(self._slot.pfs, self._cache, known, (self._paths.rewrite("/pfs"), self._slot.pfs))
 
     def _clean(self) -> None:
         """Make the slot ready for the next datum; a slot that cannot be is given up, and the worker with it."""
@@ -169,7 +171,7 @@ class Worker:
         return env
 
     def _real_paths(self) -> PathMap:
-        """Where /pfs and /code are without a sandbox; through a link where the real path would need quotes in a shell."""
+        """Where /pfs and /code are without a sandbox; through links where real paths would need quotes in a shell."""
         pfs, code = self._slot.pfs, str(self._stage.code_dir)
         if _PLAIN.match(pfs) and _PLAIN.match(code):
             return PathMap(pfs, code)
@@ -187,6 +189,16 @@ class Worker:
             os.makedirs(f"{self._slot.tmp}/home", exist_ok=True)
         argv += [str(os.getpid()), str(MAX_LOG)]
         return _Agent(argv, self._env, f"{self._slot.path}/stderr", self._stage.pipeline)
+
+    @property
+    def stage(self) -> Stage:
+        return self._stage
+
+    def abort(self) -> None:
+        """Kill what runs, from another thread than the one in `run`, which then gets a lost result and cleans up."""
+        agent = self._agent
+        if agent is not None:
+            agent.abort()
 
     def close(self) -> None:
         """End the agent with all its processes, and remove the slot directory."""
@@ -256,12 +268,14 @@ class _Agent:
             raise AgentLost("it was killed")
         self._buffer += data
 
+    def abort(self) -> None:
+        """Have it end now; nothing is closed, since another thread waits for the answer."""
+        self._process.terminate()
+
     def kill(self) -> None:
         """End it: an agent without sandbox is asked first, since it alone knows its orphans."""
-        for pipe in (self._process.stdin,):
-            if pipe is not None:
-                with contextlib.suppress(OSError):
-                    pipe.close()
+        if self._process.stdin is not None:
+            self._process.stdin.close()
         try:
             self._process.wait(timeout=2)
         except subprocess.TimeoutExpired:
@@ -287,7 +301,7 @@ def _signal_name(code: object) -> str:
 
 
 def kill_marked(slot: str) -> None:
-    """Kill what an agent left behind that was itself killed, without a sandbox: found by the mark in its environment."""
+    """Kill what a killed agent left behind without a sandbox: found by the mark in the environment."""
     wanted = f"{_MARK}={slot}".encode()
     if not os.path.isdir("/proc/self"):
         return

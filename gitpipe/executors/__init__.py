@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Protocol
 
+from gitpipe.errors import UsageError
 from gitpipe.stage import Result, Stage, Task
 
 SlotWatcher = Callable[[int, str, str], None]
@@ -35,3 +37,32 @@ class Executor(Protocol):
 
     def close(self) -> None:
         """End all workers and their processes, and remove their slot directories."""
+
+
+ENGINES = ("auto", "local", "ray")
+
+
+def open_executor(engine: str, ray_address: str, scratch: Path) -> Executor:
+    """The executor that git config ``gitpipe.engine`` names; Ray is imported only when it is started.
+
+    Args:
+        engine: ``local``, ``ray`` or ``auto`` (local workers until Ray is ready).
+        ray_address: of a running cluster, or "" for a Ray of our own.
+        scratch: a folder for small temporary files.
+
+    Raises:
+        UsageError: another engine.
+    """
+    if engine == "local":
+        from gitpipe.executors.local import LocalExecutor
+
+        return LocalExecutor()
+    if engine == "ray":
+        from gitpipe.executors.ray import RayExecutor
+
+        return RayExecutor(ray_address or None, scratch)
+    if engine == "auto":
+        from gitpipe.executors.auto import AutoExecutor
+
+        return AutoExecutor(ray_address or None, scratch)
+    raise UsageError(f"unknown engine {engine!r}: use one of {', '.join(ENGINES)}")

@@ -1,0 +1,151 @@
+"""Workers in threads of this process, kept warm between jobs."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from gitpipe.errors import StageFailed
+from gitpipe.executors import SlotWatcher
+from gitpipe.executors.spread import Spread
+from gitpipe.stage import Result, Stage, Task
+from gitpipe.stage.slot import sweep
+from gitpipe.stage.worker import Worker
+
+_MOST_IDLE = 16
+_PATIENCE = 10.0
+"""Seconds that `close` waits for running datums to be gone after their processes were killed."""
+_counter = itertools.count()
+
+
+class WorkerPool:
+    """Warm workers by stage.  Whoever takes one has it alone until giving it back."""
+
+    def __init__(self, environ: dict[str, str] | None = None, engine: str = "local") -> None:
+        self._environ = environ
+        self._engine = engine
+        self._lock = threading.Lock()
+        self._idle: list[Worker] = []  # least recently used first
+        self._busy: set[Worker] = set()
+        self._swept: set[Path] = set()
+        self._closed = False
+
+    def take(self, stage: Stage) -> Worker:
+        """A worker for `stage`: the one used last (its caches are warm), or a new one.
+
+        Raises:
+            StageFailed: the pool is closed, or no slot can be made.
+        """
+        with self._lock:
+            if self._closed:
+                raise StageFailed("the workers were shut down")
+            self._sweep_once(stage.slots_dir)
+            for worker in reversed(self._idle):
+                if worker.stage == stage:
+                    self._idle.remove(worker)
+                    self._busy.add(worker)
+                    return worker
+        name = f"{socket.gethostname()}-{os.getpid()}-{next(_counter)}"
+        try:
+            worker = Worker(stage, stage.slots_dir / name, self._environ, self._engine)
+        except OSError as error:
+            raise StageFailed(f"cannot make a worker's folder in {stage.slots_dir}: {error.strerror}") from None
+        with self._lock:
+            self._busy.add(worker)
+        return worker
+
+    def give(self, worker: Worker) -> None:
+        """Give a worker back; a dead one is forgotten, surplus idle ones are ended."""
+        ended = []
+        with self._lock:
+            self._busy.discard(worker)
+            if self._closed:
+                ended = [worker]
+            elif worker.alive:
+                self._idle.append(worker)
+                ended, self._idle = self._idle[:-_MOST_IDLE], self._idle[-_MOST_IDLE:]
+        for old in ended:
+            old.close()
+
+    def close(self) -> None:
+        """End all workers, busy ones too; their threads get lost results."""
+        with self._lock:
+            self._closed = True
+            idle, self._idle = self._idle, []
+            busy = list(self._busy)
+        for worker in busy:
+            worker.abort()
+        for worker in idle:
+            worker.close()
+        deadline = time.monotonic() + _PATIENCE
+        while self._busy and time.monotonic() < deadline:
+            time.sleep(0.01)
+
+    def _sweep_once(self, slots_dir: Path) -> None:
+        if slots_dir not in self._swept:
+            self._swept.add(slots_dir)
+            with contextlib.suppress(OSError):
+                sweep(slots_dir)
+
+
+class LocalSeat:
+    """A worker of a pool, replaced when it dies."""
+
+    appetite = 1
+    stale = False
+
+    def __init__(self, pool: WorkerPool, stage: Stage) -> None:
+        self._pool = pool
+        self._stage = stage
+        self._worker: Worker | None = None
+
+    def run(self, tasks: list[Task]) -> list[Result]:
+        return [self._run(task) for task in tasks]
+
+    def _run(self, task: Task) -> Result:
+        if self._worker is None:
+            self._worker = self._pool.take(self._stage)
+        try:
+            return self._worker.run(task)
+        finally:
+            if not self._worker.alive:
+                self.close()
+
+    def close(self) -> None:
+        if self._worker is not None:
+            self._pool.give(self._worker)
+            self._worker = None
+
+
+class LocalExecutor:
+    """Runs tasks on workers of this process."""
+
+    name = "local"
+
+    def __init__(self) -> None:
+        self._pool = WorkerPool()
+
+    def open_seat(self, stage: Stage) -> LocalSeat:
+        return LocalSeat(self._pool, stage)
+
+    def run(
+        self,
+        stage: Stage,
+        tasks: Iterable[Task],
+        slots: int,
+        *,
+        watch: SlotWatcher | None = None,
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> Iterator[Result]:
+        """See `gitpipe.executors.Executor`."""
+        return Spread(tasks, slots, lambda number: self.open_seat(stage), watch, stopped).results()
+
+    def close(self) -> None:
+        """End all workers and their processes, and remove their slot directories."""
+        self._pool.close()

@@ -1,0 +1,480 @@
+"""Workers in Ray actors, one actor a node, each with several worker slots.  The only module that imports Ray.
+
+Ray is started in the background by one thread that lives as long as it does: Ray's processes ask the kernel to be
+killed when the thread that started them ends.  That thread also watches them, since a driver whose Ray is gone is
+ended by Ray after a minute: it has to be shut down before.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import itertools
+import os
+import secrets
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from gitpipe.errors import GitpipeError, StageFailed
+from gitpipe.executors import SlotWatcher
+from gitpipe.executors.host import Host, pack
+from gitpipe.executors.spread import Spread
+from gitpipe.stage import Result, Stage, Task
+from gitpipe.stage.sandbox import inherited_environment
+from gitpipe.stage.slot import sweep
+
+_EMBEDDED = {
+    "RAY_AUTH_MODE": "token",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_memory_monitor_refresh_ms": "0",  # it would kill an actor, thus all slots, for what one datum uses
+}
+_PREFIX = "gitpipe-ray-"
+_OBJECT_STORE = 128 << 20
+_ACTOR_THREADS = 128
+_CHUNK = 16 << 20
+_MOST_AT_ONCE = 16
+_QUICK, _SLOW = 0.05, 0.5
+"""Seconds a batch should take: quicker ones make the next batch larger, slower ones smaller."""
+_BEAT = 0.5
+_START_LIMIT = 120.0
+_CALL_LIMIT = 60.0
+
+
+class Lost(Exception):
+    """The actor, its node or all of Ray went away under a call."""
+
+
+class RayExecutor:
+    """Runs tasks on worker slots in Ray actors.
+
+    Args:
+        address: of a running cluster; None starts a Ray of our own, which no one without its token can use.
+        scratch: a folder for small local files, on a file system that nodes may share with this machine.
+        shared: whether the nodes see this machine's files; None finds out.
+    """
+
+    name = "ray"
+
+    def __init__(self, address: str | None, scratch: Path, *, shared: bool | None = None) -> None:
+        self._address = address
+        self._scratch = scratch
+        self._shared = shared
+        self._lock = threading.RLock()
+        self._count_lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._ending = threading.Event()
+        self._restarts = 0
+        self._hosts: dict[str, _Host] = {}
+        self._nodes: list[str] = []
+        self._calls = 0
+        self._slots_dirs: set[Path] = set()
+        self._temp: str | None = None
+        self._set_environ: dict[str, str | None] = {}
+        self._closed = False
+        self.ready = threading.Event()
+        self.failed = ""
+
+    # --- Executor ---
+
+    def run(
+        self,
+        stage: Stage,
+        tasks: Iterable[Task],
+        slots: int,
+        *,
+        watch: SlotWatcher | None = None,
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> Iterator[Result]:
+        """See `gitpipe.executors.Executor`.
+
+        Raises:
+            StageFailed: Ray cannot be started or reached, or ended a second time.
+        """
+        return Spread(tasks, slots, lambda number: self.open_seat(stage, number), watch, stopped).results()
+
+    def open_seat(self, stage: Stage, number: int) -> RaySeat:
+        """A seat on the node that slot `number` falls to; waits for Ray."""
+        self.wait_ready()
+        return RaySeat(self, stage, number)
+
+    def close(self) -> None:
+        """End the actors with their workers, and the Ray that we started."""
+        with self._lock:
+            self._closed = True
+            thread = self._thread
+            self._ending.set()
+        if thread is not None:
+            thread.join(timeout=_START_LIMIT)
+        for folder in self._slots_dirs:
+            sweep(folder)
+
+    # --- Ray's life ---
+
+    def start(self) -> None:
+        """Begin to start Ray in the background; at most one restart after it broke down."""
+        with self._lock:
+            if self._closed or (self._thread is not None and self._thread.is_alive()):
+                return
+            if self.failed:
+                if self._restarts:
+                    return
+                self._restarts += 1
+            self.failed = ""
+            self._thread = threading.Thread(target=self._live, name="gitpipe-ray", daemon=True)
+            self._thread.start()
+
+    def wait_ready(self) -> None:
+        """Wait until Ray can be used.
+
+        Raises:
+            StageFailed: it cannot.
+        """
+        deadline = time.monotonic() + _START_LIMIT
+        self.start()
+        while not self.ready.wait(0.05):
+            thread = self._thread
+            if self._closed:
+                raise StageFailed("the workers were shut down")
+            if thread is None or not thread.is_alive():
+                raise StageFailed(f"Ray cannot be used: {self.failed or 'it ended'}; set gitpipe.engine to local")
+            if time.monotonic() > deadline:
+                raise StageFailed(f"Ray did not start within {_START_LIMIT:g} s; set gitpipe.engine to local")
+
+    def _live(self) -> None:
+        """Start, watch, end: all in one thread."""
+        self._prepare_environment()
+        import ray
+
+        try:
+            _reread_environment()
+            self._connect(ray)
+            self.ready.set()
+            while not self._ending.wait(_BEAT):
+                if self._is_broken(ray):
+                    self.failed = "its processes ended unexpectedly"
+                    break
+        except GitpipeError as error:
+            self.failed = str(error)
+        except Exception as error:  # Ray raises anything from ValueError to its own kinds
+            self.failed = _one_line(error)
+        finally:
+            self._disconnect(ray)
+
+    def _prepare_environment(self) -> None:
+        """Ray takes its settings from the environment when it is imported, its processes theirs when they start."""
+        if self._address:
+            # By default Ray ends a driver that cannot reach the head for a minute: here, the runner.
+            self._setenv({"RAY_gcs_rpc_server_reconnect_timeout_s": "86400", "RAY_USAGE_STATS_ENABLED": "0"})
+            return
+        library = str(Path(__file__).parents[2])
+        found = os.pathsep.join(filter(None, (library, os.environ.get("PYTHONPATH"))))
+        self._setenv({**_EMBEDDED, "RAY_AUTH_TOKEN": _token(), "PYTHONPATH": found})
+
+    def _connect(self, ray: Any) -> None:
+        quiet = {"log_to_driver": False, "configure_logging": False, "logging_level": "ERROR"}
+        if self._address:
+            import gitpipe
+
+            ray.init(self._address, runtime_env={"py_modules": [str(Path(gitpipe.__file__).parent)]}, **quiet)
+        else:
+            sweep_sessions()
+            self._temp = tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=_short_temp())
+            ray.init("local", include_dashboard=False, object_store_memory=_OBJECT_STORE, _temp_dir=self._temp, **quiet)
+            self._setenv({"PYTHONPATH": None})
+        self._nodes = _spread_nodes(ray.nodes())
+        if not self._nodes:
+            raise StageFailed("the Ray cluster has no live node")
+        self.host(0)  # the first slot need not wait for it then
+
+    def _setenv(self, values: dict[str, str | None]) -> None:
+        """Set environment variables until Ray is shut down; None puts the old value back now."""
+        for name, value in values.items():
+            if value is not None:
+                self._set_environ.setdefault(name, os.environ.get(name))
+                os.environ[name] = value
+            elif name in self._set_environ:
+                old = self._set_environ.pop(name)
+                if old is None:
+                    os.environ.pop(name, None)
+                else:
+                    os.environ[name] = old
+
+    def _is_broken(self, ray: Any) -> bool:
+        """Whether a process that our Ray cannot do without has ended."""
+        node = getattr(ray._private.worker, "_global_node", None)
+        if not ray.is_initialized() or node is None:
+            return True
+        if self._address:
+            return False
+        processes = node.all_processes
+        return any(info.process.poll() is not None
+                   for kind in ("gcs_server", "raylet") for info in processes.get(kind, ()))  # fmt: skip
+
+    def _disconnect(self, ray: Any) -> None:
+        self.ready.clear()
+        with self._lock:
+            hosts, self._hosts = list(self._hosts.values()), {}
+        deadline = time.monotonic() + 5
+        if not self.failed:
+            for host in hosts:
+                host.close()
+        while self._calls and time.monotonic() < deadline:
+            time.sleep(0.02)
+        try:
+            ray.shutdown()
+        except Exception as error:  # what is left is killed with this thread, its parent
+            self.failed = self.failed or _one_line(error)
+        self._setenv(dict.fromkeys(list(self._set_environ)))
+        if self._temp is not None:
+            shutil.rmtree(self._temp, ignore_errors=True)
+            self._temp = None
+
+    # --- actors ---
+
+    def host(self, number: int) -> _Host:
+        """The actor that slot `number` falls to, started if need be.
+
+        Raises:
+            Lost: Ray went away.
+        """
+        with self._lock:
+            node = self._nodes[number % len(self._nodes)]
+            host = self._hosts.get(node)
+            if host is None or host.lost:
+                host = self._hosts[node] = _Host(self, node)
+            return host
+
+    def new_actor(self, node: str) -> tuple[Any, bool]:
+        """A new actor on `node`; whether it shares our file system.  It reserves no CPU: user code is no part of it."""
+        import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        actor = ray.remote(Host).options(
+            num_cpus=0, max_concurrency=_ACTOR_THREADS, scheduling_strategy=NodeAffinitySchedulingStrategy(node, False)
+        )
+        handle: Any = actor.remote(inherited_environment())
+        shared = self._shared
+        if shared is None:
+            marker, content = self._scratch / f"ray-{os.getpid()}-{secrets.token_hex(4)}", secrets.token_hex(16)
+            marker.parent.mkdir(parents=True, exist_ok=True)
+            marker.write_text(content)
+            try:
+                shared = bool(self.get(handle.sees.remote(str(marker), content), _CALL_LIMIT))
+            finally:
+                marker.unlink()
+        if not shared:
+            self.get(handle.prepare.remote(), _CALL_LIMIT)
+        return handle, shared
+
+    def get(self, ref: Any, limit: float | None = None) -> Any:
+        """The value of a call to an actor; Lost where it will never come."""
+        import ray
+
+        deadline = None if limit is None else time.monotonic() + limit
+        with self._count_lock:
+            self._calls += 1
+        try:
+            while not self.failed:
+                done, _ = ray.wait([ref], timeout=_BEAT)
+                if done:
+                    return ray.get(ref)
+                if deadline is not None and time.monotonic() > deadline:
+                    raise Lost("a Ray actor does not answer")
+            raise Lost(f"Ray ended: {self.failed}")
+        except ray.exceptions.RayTaskError as error:
+            cause = error.cause
+            raise (cause if isinstance(cause, GitpipeError) else StageFailed(_one_line(error))) from None
+        except ray.exceptions.RayError as error:
+            raise Lost(_one_line(error)) from None
+        finally:
+            with self._count_lock:
+                self._calls -= 1
+
+    def uses(self, slots_dir: Path) -> None:
+        self._slots_dirs.add(slots_dir)
+
+
+class _Host:
+    """Our end of one actor."""
+
+    def __init__(self, executor: RayExecutor, node: str) -> None:
+        self._executor = executor
+        self.lost = False
+        self._sent_code: set[str] = set()
+        self._parts = itertools.count()
+        self.handle, self.shared = executor.new_actor(node)
+
+    def run(self, stage: Stage, tasks: list[Task]) -> list[Result]:
+        """Run tasks there; where the node cannot see our cache, with the blobs sent there and back."""
+        self._executor.uses(stage.slots_dir)
+        if self.shared:
+            results: list[Result] = self._call("run", stage, tasks)
+            return results
+        code = self._send_code(stage)
+        self._send_inputs(stage, tasks)
+        results = self._call("run_apart", stage, code, tasks)
+        for result in results:
+            for _, md5, size in result.outputs:
+                self._fetch(stage, md5, size)
+        return results
+
+    def _call(self, method: str, *args: Any) -> Any:
+        return self._executor.get(getattr(self.handle, method).remote(*args))
+
+    def _send_code(self, stage: Stage) -> str:
+        tar = pack(stage.code_dir)
+        digest = hashlib.sha256(tar).hexdigest()
+        if digest not in self._sent_code:
+            if not self._call("has_code", digest):
+                self._call("put_code", digest, tar)
+            self._sent_code.add(digest)
+        return digest
+
+    def _send_inputs(self, stage: Stage, tasks: list[Task]) -> None:
+        wanted = {md5 for task in tasks for item in task.inputs for _, md5 in item.files if not item.empty_files}
+        for md5 in self._call("lacks", sorted(wanted)):
+            part = f"{os.getpid()}-{next(self._parts)}"
+            try:
+                with _blob(stage, md5).open("rb") as file:
+                    data = file.read(_CHUNK)
+                    while True:
+                        following = file.read(_CHUNK)
+                        self._call("put", md5, part, data, not following)
+                        if not following:
+                            break
+                        data = following
+            except FileNotFoundError:
+                continue  # the worker says which file of which input is missing
+
+    def _fetch(self, stage: Stage, md5: str, size: int) -> None:
+        """Bring an output into our cache; checked, since it came over a network."""
+        blob = _blob(stage, md5)
+        if blob.exists():
+            return
+        blob.parent.mkdir(parents=True, exist_ok=True)
+        digest = hashlib.md5(usedforsecurity=False)
+        fd, name = tempfile.mkstemp(prefix=".gitpipe-", dir=blob.parent)
+        partial = Path(name)
+        try:
+            with os.fdopen(fd, "wb") as file:
+                for offset in range(0, size, _CHUNK):
+                    data = self._call("get", md5, offset, _CHUNK)
+                    digest.update(data)
+                    file.write(data)
+            if digest.hexdigest() != md5:
+                raise Lost(f"the output {md5} came back damaged")
+            partial.chmod(0o644)
+            if not blob.exists():
+                partial.replace(blob)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        import ray
+
+        self.lost = True
+        try:
+            ray.wait([self.handle.close.remote()], timeout=15)
+            ray.kill(self.handle)
+        except Exception:  # the actor is gone already, and its workers with it
+            return
+
+
+class RaySeat:
+    """One slot's place in an actor; batches grow while they are quick."""
+
+    def __init__(self, executor: RayExecutor, stage: Stage, number: int) -> None:
+        self._executor = executor
+        self._stage = stage
+        self._number = number
+        self._host: _Host | None = None
+        self.appetite = 1
+
+    @property
+    def stale(self) -> bool:
+        return not self._executor.ready.is_set() or (self._host is not None and self._host.lost)
+
+    def run(self, tasks: list[Task]) -> list[Result]:
+        start = time.monotonic()
+        try:
+            if self._host is None:
+                self._host = self._executor.host(self._number)
+            results = self._host.run(self._stage, tasks)
+        except Lost as error:
+            if self._host is not None:
+                self._host.lost = True
+            return [Result(task.datum, error=f"the worker's node was lost: {error}", lost=True) for task in tasks]
+        took = time.monotonic() - start
+        if took < _QUICK:
+            self.appetite = min(2 * self.appetite, _MOST_AT_ONCE)
+        elif took > _SLOW:
+            self.appetite = max(self.appetite // 2, 1)
+        return results
+
+    def close(self) -> None:
+        """Nothing: the worker stays warm in its actor."""
+
+
+@functools.lru_cache(maxsize=1)
+def _token() -> str:
+    """This process's token: one for its life, since Ray keeps it in memory over a restart."""
+    return secrets.token_hex(32)
+
+
+def _reread_environment() -> None:
+    """Have Ray look at the environment again, where it was imported before by someone else."""
+    try:
+        from ray._raylet import AuthenticationTokenLoader, Config
+
+        Config.initialize("")
+        AuthenticationTokenLoader.instance().reset_cache()
+    except (ImportError, AttributeError, TypeError):  # another release of Ray: then it was imported just now
+        return
+
+
+def _blob(stage: Stage, md5: str) -> Path:
+    return stage.cache_dir / md5[:2] / md5[2:]
+
+
+def _spread_nodes(nodes: list[dict[str, Any]]) -> list[str]:
+    """Node ids in the order in which slots fall to them: each as often as it has CPUs, round about."""
+    alive = [(node["NodeID"], int(node.get("Resources", {}).get("CPU", 0))) for node in nodes if node["Alive"]]
+    alive = [(name, cpus) for name, cpus in alive if cpus] or [(name, 1) for name, _ in alive]
+    rounds = max((cpus for _, cpus in alive), default=0)
+    return [name for turn in range(rounds) for name, cpus in alive if cpus > turn]
+
+
+def _one_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
+
+
+def _short_temp() -> str:
+    """Where Ray's sockets may lie: a socket's path has at most 107 bytes, of which Ray's own part takes 64."""
+    folder = tempfile.gettempdir()
+    return folder if len(folder) < 20 else "/tmp"
+
+
+def sweep_sessions() -> None:
+    """Remove what Ray left behind for processes of ours that were killed."""
+    for folder in Path(_short_temp()).glob(f"{_PREFIX}*"):
+        owner = folder.name.removeprefix(_PREFIX).partition("-")[0]
+        if owner.isdigit() and not _lives(int(owner)):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True

@@ -1,0 +1,151 @@
+"""Spread tasks over slots: what all executors have in common.
+
+A slot is a thread with a *seat*, the place where its tasks run.  Knows nothing of what a seat is.  Tasks are pulled
+in the caller's thread, since what makes them (a database cursor, say) may belong to it.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from typing import Protocol
+
+from gitpipe.executors import SlotWatcher
+from gitpipe.stage import Result, Task
+
+_TICK = 0.1
+"""Seconds between two looks at `stopped`."""
+
+
+class Seat(Protocol):
+    """A place where tasks run, one batch after another, used by one thread."""
+
+    @property
+    def appetite(self) -> int:
+        """How many tasks it wants at once."""
+
+    @property
+    def stale(self) -> bool:
+        """Whether a new seat should be opened before the next batch."""
+
+    def run(self, tasks: list[Task]) -> list[Result]:
+        """Run the tasks; a result for each."""
+
+    def close(self) -> None:
+        """Leave it: what can be used again goes back to where it came from."""
+
+
+class Spread:
+    """One call of `Executor.run`."""
+
+    def __init__(
+        self,
+        tasks: Iterable[Task],
+        slots: int,
+        open_seat: Callable[[int], Seat],
+        watch: SlotWatcher | None,
+        stopped: Callable[[], bool],
+    ) -> None:
+        self._tasks = iter(tasks)
+        self._slots = max(1, slots)
+        self._open_seat = open_seat
+        self._watch: SlotWatcher = watch or (lambda slot, state, datum: None)
+        self._stopped = stopped
+        self._todo: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
+        self._done: queue.SimpleQueue[Result | BaseException] = queue.SimpleQueue()
+        self._threads: list[threading.Thread] = []
+        self._appetite = 1
+        self._pending = 0
+        self._exhausted = False
+
+    def results(self) -> Iterator[Result]:
+        """Yield a result for each task; re-raises what went wrong in a slot (StageFailed)."""
+        try:
+            while True:
+                self._pull()
+                if not self._pending:
+                    return
+                try:
+                    outcome = self._done.get(timeout=_TICK)
+                except queue.Empty:
+                    continue
+                if isinstance(outcome, BaseException):
+                    raise outcome
+                self._pending -= 1
+                yield outcome
+        finally:
+            self._drop_queued()
+            for _ in self._threads:
+                self._todo.put(None)
+
+    def _pull(self) -> None:
+        """Keep every slot supplied, and not more: the rest stays where it is."""
+        while not self._exhausted and self._pending < 2 * self._slots * self._appetite:
+            if self._stopped():
+                self._exhausted = True
+                break
+            task = next(self._tasks, None)
+            if task is None:
+                self._exhausted = True
+                break
+            self._pending += 1
+            self._todo.put(task)
+            if len(self._threads) < self._slots:
+                self._add_slot()
+        if self._stopped():
+            self._exhausted = True
+            self._drop_queued()
+
+    def _drop_queued(self) -> None:
+        while True:
+            try:
+                if self._todo.get_nowait() is not None:
+                    self._pending -= 1
+            except queue.Empty:
+                return
+
+    def _add_slot(self) -> None:
+        number = len(self._threads)
+        thread = threading.Thread(target=self._work, args=(number,), name=f"gitpipe-slot-{number}", daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _work(self, number: int) -> None:
+        seat: Seat | None = None
+        try:
+            while batch := self._next_batch(seat.appetite if seat else 1):
+                if seat is not None and seat.stale:
+                    seat.close()
+                    seat = None
+                if seat is None:
+                    self._watch(number, "starting", "")
+                    seat = self._open_seat(number)
+                self._watch(number, "running", batch[0].datum)
+                for result in seat.run(batch):
+                    self._done.put(result)
+                self._appetite = max(self._appetite, seat.appetite)
+                self._watch(number, "idle", "")
+        except BaseException as error:
+            self._done.put(error)
+        finally:
+            if seat is not None:
+                seat.close()
+
+    def _next_batch(self, most: int) -> list[Task]:
+        """The next tasks, at most this slot's share of those that wait; none when it is over."""
+        first = self._todo.get()
+        if first is None:
+            return []
+        batch = [first]
+        share = min(most, 1 + self._todo.qsize() // self._slots)
+        while len(batch) < share:
+            try:
+                task = self._todo.get_nowait()
+            except queue.Empty:
+                break
+            if task is None:
+                self._todo.put(None)  # it is over, but these still run
+                break
+            batch.append(task)
+        return batch

@@ -1,0 +1,366 @@
+"""The process that lives inside a sandbox and runs the user's command for one datum after another.
+
+Only the standard library, started as ``python -I -S agent.py PLACE PARENT MAX_LOG``.  Knows nothing of datums, of
+caches or of gitpipe: it reads a request (a line of JSON) from its standard input, runs that command, ends every
+process that it left behind, and answers on its standard output (a line of JSON, then the log's bytes).
+
+It ends when its standard input does.  PLACE says what it may take for its own: ``inside`` a sandbox it is process 1
+of a process namespace, and empties the sandbox's temporary folders after each command; ``outside`` it is an ordinary
+process that adopts its orphans.
+"""
+
+import contextlib
+import errno
+import json
+import os
+import select
+import signal
+import sys
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any  # not imported when run: it would cost a worker's start 10 ms
+
+SET_PARENT_DEATH_SIGNAL, SET_DUMPABLE, SET_CHILD_SUBREAPER = 1, 4, 36
+HOME = "/tmp/home"
+TEMPORARY = ("/tmp", "/var/tmp", "/dev/shm")
+READ = 1 << 18
+PATIENCE = 30.0
+"""Seconds to wait for a killed process to go, before the agent gives itself up for lost."""
+
+
+class Log:
+    """What a command printed: all of it, or the first quarter and the newest rest of `limit` bytes."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._head_size = limit // 4
+        self._head = bytearray()
+        self._tail = bytearray()
+        self._cut = 0
+
+    def add(self, data: bytes) -> None:
+        if len(self._head) < self._head_size:
+            room = self._head_size - len(self._head)
+            self._head += data[:room]
+            data = data[room:]
+        self._tail += data
+        if len(self._tail) > 4 * self._limit:
+            self._trim()
+
+    def _trim(self) -> None:
+        surplus = len(self._tail) - (self._limit - self._head_size - 64)
+        if surplus > 0:
+            del self._tail[:surplus]
+            self._cut += surplus
+
+    def bytes(self) -> bytes:
+        if self._cut or len(self._head) + len(self._tail) > self._limit:
+            self._trim()
+            return bytes(self._head) + b"\n[... %d bytes left out ...]\n" % self._cut + bytes(self._tail)
+        return bytes(self._head) + bytes(self._tail)
+
+
+def find_program(name: str, path: str) -> str:
+    """The file that `name` stands for, looked up in `path` as a shell would; FileNotFoundError, PermissionError."""
+    if "/" in name:
+        return name
+    refused = ""
+    for folder in path.split(os.pathsep):
+        candidate = os.path.join(folder or ".", name)
+        if os.path.isfile(candidate):
+            if os.access(candidate, os.X_OK):
+                return candidate
+            refused = candidate
+    if refused:
+        raise PermissionError(errno.EACCES, "not executable", refused)
+    raise FileNotFoundError(errno.ENOENT, "not found in PATH", name)
+
+
+def explain(name: str, error: OSError) -> str:
+    """Why the program could not be started, in one line that names it."""
+    if isinstance(error, FileNotFoundError):
+        if "/" in name and os.path.exists(name):
+            return f"cannot start {name}: the interpreter in its first line does not exist"
+        return f"cannot start {name}: no such program; install it or correct transform.cmd"
+    if isinstance(error, PermissionError):
+        return f"cannot start {name}: permission denied; is it an executable file?"
+    return f"cannot start {name}: {error.strerror or error}"
+
+
+def children() -> "list[int]":
+    """The direct children of this process."""
+    try:
+        found = []
+        for task in os.listdir("/proc/self/task"):
+            with open(f"/proc/self/task/{task}/children") as file:
+                found += [int(pid) for pid in file.read().split()]
+        return found
+    except OSError:
+        return children_by_stat()
+
+
+def children_by_stat() -> "list[int]":
+    """The same where the kernel keeps no list of children; none without /proc."""
+    me, found = str(os.getpid()), []
+    for name in os.listdir("/proc") if os.path.isdir("/proc") else ():
+        if name.isdigit():
+            with contextlib.suppress(OSError, IndexError), open(f"/proc/{name}/stat") as file:
+                if file.read().rpartition(")")[2].split()[1] == me:
+                    found.append(int(name))
+    return found
+
+
+class Agent:
+    """One command after the other; all that a command left behind is gone before the answer is given."""
+
+    def __init__(self, inside: bool, requests: int, replies: int, max_log: int) -> None:
+        self._inside = inside
+        self._requests = requests
+        self._replies = replies
+        self._max_log = max_log
+        self._buffer = b""
+        self._wake, wake_write = os.pipe()
+        os.set_blocking(self._wake, False)
+        os.set_blocking(wake_write, False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
+
+    def serve(self) -> None:
+        self._reply({"ready": True}, b"")
+        while True:
+            request = self._next_request()
+            if request is None:
+                return
+            answer, log = self._run(request)
+            self._reply(answer, log)
+            if self._inside:
+                empty_temporary()
+
+    def _next_request(self) -> "dict[str, Any] | None":
+        while b"\n" not in self._buffer:
+            data = os.read(self._requests, READ)
+            if not data:
+                return None
+            self._buffer += data
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        request: dict[str, Any] = json.loads(line)
+        return request
+
+    def _reply(self, answer: "dict[str, Any]", log: bytes) -> None:
+        answer["log"] = len(log)
+        data = memoryview(json.dumps(answer).encode() + b"\n" + log)
+        while data:
+            data = data[os.write(self._replies, data) :]
+
+    def _run(self, request: "dict[str, Any]") -> "tuple[dict[str, Any], bytes]":
+        name = request["argv"][0]
+        out, out_write = os.pipe()
+        if request["stdin"] is None:
+            stdin, stdin_write = os.open(os.devnull, os.O_RDONLY), -1
+        else:
+            stdin, stdin_write = os.pipe()
+        start = time.monotonic()
+        try:
+            os.chdir(request["cwd"])
+        except OSError as error:
+            problem = f"cannot enter the working directory {request['cwd']}: {error.strerror}"
+            pid = 0
+        else:
+            problem = ""
+            try:
+                pid = self._spawn(request, stdin, out_write)
+            except OSError as error:
+                problem, pid = explain(name, error), 0
+        os.close(stdin)
+        os.close(out_write)
+        log = Log(self._max_log)
+        try:
+            if not pid:
+                return {"error": problem}, b""
+            feed = (request["stdin"] or "").encode("utf-8", "surrogateescape")
+            status = self._watch(pid, out, stdin_write, feed, log, request["timeout"])
+            seconds = time.monotonic() - start
+            self._end_rest()
+            drain(out, log)
+        finally:
+            os.close(out)
+            if stdin_write >= 0:
+                with contextlib.suppress(OSError):  # closed when all was written
+                    os.close(stdin_write)
+        code = None if status is None else os.waitstatus_to_exitcode(status)
+        return {"code": code, "seconds": seconds, "timed_out": status is None}, log.bytes()
+
+    def _spawn(self, request: "dict[str, Any]", stdin: int, out: int) -> int:
+        argv, env = request["argv"], request["env"]
+        program = find_program(argv[0], env.get("PATH", os.defpath))
+        actions = [(os.POSIX_SPAWN_DUP2, stdin, 0), (os.POSIX_SPAWN_DUP2, out, 1), (os.POSIX_SPAWN_DUP2, out, 2)]
+        # Python ignores SIGPIPE, and an ignored signal stays so over exec: `yes | head` would never end.
+        defaults = [signal.SIGPIPE, signal.SIGXFSZ]
+        try:
+            return os.posix_spawn(program, argv, env, file_actions=actions, setsid=True, setsigdef=defaults)
+        except OSError as error:
+            if error.errno != errno.ENOEXEC:
+                raise
+        argv = ["/bin/sh", program, *argv[1:]]  # a script without a `#!` line, as a shell would run it
+        return os.posix_spawn(argv[0], argv, env, file_actions=actions, setsid=True, setsigdef=defaults)
+
+    def _watch(self, pid: int, out: int, stdin: int, feed: bytes, log: Log, timeout: "float | None") -> "int | None":
+        """Read the log, feed the input and wait; the command's wait status, or None when its time was up."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        poller = select.poll()
+        poller.register(out, select.POLLIN)
+        poller.register(self._wake, select.POLLIN)
+        poller.register(self._requests, 0)
+        rest = memoryview(feed)
+        if stdin >= 0:
+            os.set_blocking(stdin, False)
+            poller.register(stdin, select.POLLOUT)
+        while True:
+            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            ready = poller.poll(None if left is None else left * 1000)
+            if not ready and left is not None and deadline is not None and time.monotonic() >= deadline:
+                return None
+            for fd, _ in ready:
+                if fd == out:
+                    data = os.read(out, READ)
+                    if data:
+                        log.add(data)
+                    else:
+                        poller.unregister(out)
+                elif fd == self._requests:  # hung up: whoever asked is dead
+                    self.give_up()
+                elif fd == stdin:
+                    rest = write_some(stdin, rest)
+                    if not rest:
+                        poller.unregister(stdin)
+                        os.close(stdin)
+                elif fd == self._wake:
+                    with contextlib.suppress(BlockingIOError):
+                        os.read(self._wake, 4096)
+                    status = reap_until(pid)
+                    if status is not None:
+                        return status
+
+    def give_up(self) -> None:
+        """The other side is gone: take all processes along."""
+        self._end_rest()
+        os._exit(0)
+
+    def _end_rest(self) -> None:
+        """Kill every descendant that still lives, and wait until it is gone; orphans are our children."""
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            try:
+                while os.waitpid(-1, os.WNOHANG)[0]:
+                    pass
+            except ChildProcessError:
+                return
+            if self._inside:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(-1, signal.SIGKILL)
+            else:
+                for pid in children():
+                    with contextlib.suppress(ProcessLookupError, PermissionError):
+                        os.kill(pid, signal.SIGKILL)
+            if time.monotonic() > deadline:
+                os._exit(3)
+            time.sleep(0.001)
+
+
+def reap_until(pid: int) -> "int | None":
+    """Collect the dead; the wait status of `pid` if it is among them."""
+    while True:
+        try:
+            dead, status = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return None
+        if dead == pid:
+            return status
+        if not dead:
+            return None
+
+
+def write_some(fd: int, rest: memoryview) -> memoryview:
+    """Write what fits; what is left (nothing, where the reader has gone)."""
+    try:
+        return rest[os.write(fd, rest) :] if rest else rest
+    except BlockingIOError:
+        return rest
+    except OSError:
+        return rest[:0]
+
+
+def drain(fd: int, log: Log) -> None:
+    os.set_blocking(fd, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            data = os.read(fd, READ)
+            if not data:
+                return
+            log.add(data)
+
+
+def empty_temporary() -> None:
+    """Leave nothing of one datum for the next: it would be an input that no record shows."""
+    for folder in TEMPORARY:
+        with contextlib.suppress(OSError):
+            for name in os.listdir(folder):
+                path = os.path.join(folder, name)
+                if path != HOME:
+                    remove(path)
+    with contextlib.suppress(OSError):
+        for name in os.listdir(HOME):
+            remove(os.path.join(HOME, name))
+
+
+def remove(path: str) -> None:
+    """Remove a file or a whole folder; what cannot be removed stays."""
+    try:
+        os.unlink(path)
+        return
+    except OSError:
+        pass
+    with contextlib.suppress(OSError):
+        os.chmod(path, 0o700)
+        for name in os.listdir(path):
+            remove(os.path.join(path, name))
+        os.rmdir(path)
+
+
+def prepare(inside: bool, parent: int) -> None:
+    """Ask the kernel for what keeps orphans in reach and this process out of the command's."""
+    if not sys.platform.startswith("linux"):
+        return
+    import ctypes
+
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+    prctl(SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    prctl(SET_DUMPABLE, 0, 0, 0, 0)  # the command could trace us, or write our answers through /proc/1/fd
+    if not inside:
+        prctl(SET_PARENT_DEATH_SIGNAL, int(signal.SIGTERM), 0, 0, 0)
+        if os.getppid() != parent:
+            sys.exit(0)
+
+
+def main() -> None:
+    inside, parent, max_log = sys.argv[1] == "inside", int(sys.argv[2]), int(sys.argv[3])
+    requests, replies = os.dup(0), os.dup(1)  # not inherited by commands, as opposed to 0 and 1
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+    os.dup2(null, 1)
+    os.umask(0o022)
+    agent = Agent(inside, requests, replies, max_log)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: agent.give_up())
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    prepare(inside, parent)
+    if inside:
+        os.makedirs(HOME, exist_ok=True)
+    with contextlib.suppress(BrokenPipeError):
+        agent.serve()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""From the command as the spec has it to the one that is run: interpreter, paths of the code tree, paths without
+mount namespaces.  Works on text alone but for looking whether a path exists."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from gitpipe.stage import Stage
+from gitpipe.stage.sandbox import is_masked
+
+# A path that begins here: what stands before must not be part of a path itself (`a/pfs`, `$X/pfs` are others).
+_START = r"(?<![\w./\-~})*?\]])"
+_ABSOLUTE = re.compile(_START + r"/[\w.+@-][\w./+@-]*")
+_OURS = re.compile(_START + r"/(pfs|code)(?=/|$|[^\w.+@-])")
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What to start: argv, the text for its standard input (None: nothing to read), where; and what to say of it."""
+
+    argv: tuple[str, ...]
+    stdin: str | None
+    cwd: str
+    note: str = ""
+
+
+class PathMap:
+    """Where ``/pfs`` and ``/code`` really are; with no arguments they are there."""
+
+    def __init__(self, pfs: str = "/pfs", code: str = "/code") -> None:
+        self._real = {"pfs": pfs, "code": code}
+        self.identity = pfs == "/pfs" and code == "/code"
+
+    def rewrite(self, text: str) -> str:
+        """`text` with every path that begins with ``/pfs`` or ``/code`` made a real one (``/pfsx`` is another)."""
+        return text if self.identity else _OURS.sub(lambda match: self._real[match[1]], text)
+
+
+def prepare(stage: Stage, paths: PathMap, sandboxed: bool) -> Command:
+    """The command of a stage, ready to be started."""
+    code = str(stage.code_dir)
+    taken: dict[str, None] = {}
+
+    def from_code(text: str) -> str:
+        return _from_code(text, code, sandboxed, taken)
+
+    program = stage.python if stage.cmd[0] in ("python", "python3") else stage.cmd[0]
+    argv = tuple(paths.rewrite(from_code(text)) for text in (program, *stage.cmd[1:]))
+    stdin = None
+    if stage.stdin:
+        stdin = "".join(paths.rewrite(from_code(line)) + "\n" for line in stage.stdin)
+    note = "; ".join(f"{path}: taken from the pipeline's code" for path in taken)
+    return Command(argv, stdin, paths.rewrite(stage.working_dir or "/code"), note)
+
+
+def _from_code(text: str, code: str, sandboxed: bool, taken: dict[str, None]) -> str:
+    """`text` with absolute paths that the host lacks and the code tree has led there (specs written for images)."""
+    if text.startswith("/") and _only_in_code(text, code, sandboxed, os.path.exists):
+        taken[text] = None
+        return "/code" + text
+
+    def replace(match: re.Match[str]) -> str:
+        path = match[0]
+        # Within a longer text only files are believed to be meant: `awk '/train/'` is no path.
+        if not _only_in_code(path, code, sandboxed, os.path.isfile):
+            return path
+        taken[path] = None
+        return "/code" + path
+
+    return _ABSOLUTE.sub(replace, text)
+
+
+def _only_in_code(path: str, code: str, sandboxed: bool, exists: Callable[[str], bool]) -> bool:
+    if path in ("/", "/pfs", "/code") or path.startswith(("/pfs/", "/code/")) or "\0" in path:
+        return False
+    absent = not os.path.lexists(path) or (sandboxed and is_masked(path))
+    return absent and exists(code + path)

@@ -1,0 +1,183 @@
+"""A worker's own folder on disk: where a datum's inputs are placed and its outputs appear.
+
+::
+
+    slots_dir/<name>/lock     held (flock) by the process that owns the slot, as long as it lives
+                     pfs/     what the stage sees as /pfs: a folder for each input, and out/
+                     tmp/     HOME and TMPDIR where there is no sandbox
+                     stderr   what the sandbox itself has to say
+
+Knows nothing of processes' contents; plain system calls, since a datum may be a matter of a millisecond.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import shutil
+import stat
+import subprocess
+import time
+from pathlib import Path
+
+from gitpipe.commit import check_path
+from gitpipe.errors import BadData
+from gitpipe.stage import Task
+
+_NO_LINK = frozenset({errno.EXDEV, errno.EMLINK, errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.ENOSYS})
+"""Another file system, too many links, a file of another user's (protected_hardlinks), a file system without links."""
+_GRACE = 60.0
+"""Seconds in which a slot without a lock is believed to be in the making."""
+
+
+class Slot:
+    """One slot directory, locked for as long as this process lives."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.pfs = f"{path}/pfs"
+        self.out = f"{path}/pfs/out"
+        self.tmp = f"{path}/tmp"
+        os.makedirs(self.out, exist_ok=True)
+        os.makedirs(self.tmp, exist_ok=True)
+        self._lock = os.open(f"{path}/lock", os.O_RDWR | os.O_CREAT, 0o600)
+        fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def place(self, task: Task, cache: str, copies: bool) -> int:
+        """Make the task's inputs appear; their bytes.
+
+        Args:
+            cache: the blob cache's ``files/md5`` folder.
+            copies: private, writable copies instead of hard links to the blobs.
+
+        Raises:
+            BadData: a blob that the cache lacks, or a path that leads elsewhere.
+        """
+        total = 0
+        for item in task.inputs:
+            root = f"{self.pfs}/{item.name}"
+            made = {root}
+            os.makedirs(root, exist_ok=True)
+            for path, md5 in item.files:
+                target = f"{root}/{check_path(path)}"
+                folder = target.rpartition("/")[0]
+                if folder not in made:
+                    os.makedirs(folder, exist_ok=True)
+                    made.add(folder)
+                if item.empty_files:
+                    os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644))
+                    continue
+                try:
+                    total += _bring(f"{cache}/{md5[:2]}/{md5[2:]}", target, copies)
+                except FileNotFoundError:
+                    raise BadData(f"the blob {md5} of {item.name}/{path} is missing; try `gitpipe pull`") from None
+        return total
+
+    def clean(self) -> None:
+        """Remove all that the last datum had and made; ``out`` itself stays, since sandboxes have it mounted.
+
+        Raises:
+            OSError: something cannot be removed; the slot is of no use any more.
+        """
+        for name in os.listdir(self.pfs):
+            if name == "out":
+                empty(self.out)
+            else:
+                remove(f"{self.pfs}/{name}")
+        empty(self.tmp)
+
+    def remove(self) -> None:
+        """Remove the folder and let go of the lock."""
+        if self._lock >= 0:
+            remove_slot(self.path)
+            os.close(self._lock)
+            self._lock = -1
+
+
+def _bring(blob: str, target: str, copy: bool) -> int:
+    """Make `target` the blob, by a hard link where one is wanted and possible; its bytes."""
+    if not copy:
+        try:
+            os.link(blob, target)
+            return os.stat(target).st_size
+        except OSError as error:
+            if error.errno not in _NO_LINK:
+                raise
+    shutil.copyfile(blob, target)
+    os.chmod(target, 0o644 if copy else 0o444)
+    return os.stat(target).st_size
+
+
+def empty(folder: str) -> None:
+    """Remove what is in `folder`, whatever permissions the user's code left there."""
+    try:
+        names = os.listdir(folder)
+    except PermissionError:
+        os.chmod(folder, 0o700)
+        names = os.listdir(folder)
+    for name in names:
+        remove(f"{folder}/{name}")
+
+
+def remove(path: str) -> None:
+    """Remove one file or folder with all below it."""
+    try:
+        os.unlink(path)
+        return
+    except (IsADirectoryError, PermissionError):
+        pass
+    if not stat.S_ISDIR(os.lstat(path).st_mode):
+        os.chmod(os.path.dirname(path), 0o700)
+        os.unlink(path)
+        return
+    try:
+        empty(path)
+        os.rmdir(path)
+    except (OSError, RecursionError):
+        # Nested deeper than a path may be long or than Python recurses; `rm` walks by file descriptors.
+        done = subprocess.run(["rm", "-rf", "--", path], stdin=subprocess.DEVNULL, capture_output=True, check=False)
+        if done.returncode:
+            raise
+
+
+def remove_slot(path: str) -> None:
+    """Remove a whole slot directory as well as can be; its lock file goes last, so that a sweeper can go on."""
+    for name in ("pfs", "tmp"):
+        with contextlib.suppress(OSError, RecursionError):
+            remove(f"{path}/{name}")
+    shutil.rmtree(path, ignore_errors=True)
+
+
+def sweep(slots_dir: Path) -> list[str]:
+    """Remove the slots whose owners are dead (killed, machine restarted); the names of those removed."""
+    gone = []
+    try:
+        names = sorted(os.listdir(slots_dir))
+    except FileNotFoundError:
+        return []
+    for name in names:
+        path = f"{slots_dir}/{name}"
+        if not os.path.isdir(path) or not _abandoned(path):
+            continue
+        remove_slot(path)
+        gone.append(name)
+    return gone
+
+
+def _abandoned(path: str) -> bool:
+    try:
+        lock = os.open(f"{path}/lock", os.O_RDWR)
+    except OSError:
+        try:
+            return time.time() - os.stat(path).st_mtime > _GRACE
+        except OSError:
+            return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(lock)

@@ -1,0 +1,369 @@
+"""A long-lived worker: one agent in one sandbox with one slot directory, running one datum after another.
+
+Knows how a datum's files get in and out and how the agent is asked; not where workers live (`gitpipe.executors`) nor
+which datums there are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import platform
+import queue
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from gitpipe.errors import BadData, StageFailed
+from gitpipe.stage import MAX_LOG, Result, Stage, Task
+from gitpipe.stage import outputs as outputs_
+from gitpipe.stage.command import PathMap, prepare
+from gitpipe.stage.sandbox import AGENT, HOME, bubblewrap, detect, inherited_environment, library_environment
+from gitpipe.stage.slot import Slot
+
+_MARK = "GITPIPE_SLOT"
+_PLAIN = re.compile(r"[\w./+@-]+\Z", re.ASCII)
+_HINT = "no sandbox here, so /pfs does not exist; install bubblewrap, or take the paths from the arguments"
+
+
+class AgentLost(Exception):
+    """The agent ended, or answered nonsense."""
+
+
+class Worker:
+    """Runs the datums of one stage, one at a time, in one sandbox.
+
+    Args:
+        stage: what to run.
+        slot_dir: a folder that is the worker's own, on the cache's file system; made here, removed by `close`.
+        environ: what user code inherits; by default what `inherited_environment` takes from this process.
+        engine: where the worker lives, for the record.
+    """
+
+    def __init__(
+        self, stage: Stage, slot_dir: Path, environ: dict[str, str] | None = None, engine: str = "local"
+    ) -> None:
+        self._stage = stage
+        self._engine = engine
+        self._sandboxed = detect(stage.sandbox) == "bubblewrap"
+        self._slot = Slot(str(slot_dir))
+        self._cache = str(stage.cache_dir)
+        self._copies = stage.writable_inputs or not self._sandboxed
+        self._alias = ""
+        self._paths = PathMap() if self._sandboxed else self._real_paths()
+        self._command = prepare(stage, self._paths, self._sandboxed)
+        self._env = self._environment(inherited_environment() if environ is None else environ)
+        self._agent: _Agent | None = None
+        self._used = False
+        self.alive = True
+
+    def run(self, task: Task) -> Result:
+        """Run the stage on one datum.
+
+        Returns:
+            What came of it; ``lost`` if the worker died under it, after which it is of no more use (`alive`).
+
+        Raises:
+            StageFailed: the sandbox could not be started.
+        """
+        if not self.alive:
+            return Result(task.datum, error="the worker has ended", lost=True)
+        try:
+            if self._agent is None:
+                self._agent = self._start()
+            return self._run(task, self._agent)
+        except AgentLost as error:
+            self.close()
+            return Result(task.datum, error=f"the worker ended while it ran: {error}", lost=True)
+        except StageFailed:
+            self.close()
+            raise
+
+    def _run(self, task: Task, agent: _Agent) -> Result:
+        try:
+            bytes_in = self._slot.place(task, self._cache, self._copies)
+            answer, log = agent.ask(self._request(task))
+            error = self._verdict(answer, log)
+            outputs = () if error else self._collect(task)
+        except BadData as bad:
+            self._clean()
+            return self._result(task, error=str(bad))
+        except OSError as bad:
+            self._clean()
+            return self._result(task, error=f"cannot prepare or store the datum's files: {bad}")
+        self._clean()
+        return self._result(
+            task,
+            outputs=outputs,
+            error=error,
+            log=log,
+            exit_code=answer.get("code"),
+            bytes_in=bytes_in,
+            bytes_out=sum(size for _, _, size in outputs),
+            seconds=float(answer.get("seconds", 0.0)),
+        )
+
+    def _result(self, task: Task, **fields: Any) -> Result:
+        sandbox = "bubblewrap" if self._sandboxed else "none"
+        place = {"engine": self._engine, "host": platform.node(), "sandbox": sandbox}
+        return Result(task.datum, note=self._command.note, environment=place, **fields)
+
+    def _collect(self, task: Task) -> tuple[outputs_.Output, ...]:
+        known: dict[str, str] = {}
+        for item in task.inputs:
+            if not self._copies or item.empty_files:
+                known.update((f"{item.name}/{path}", md5) for path, md5 in item.files)
+        return outputs_.collect(self._slot.pfs, self._cache, known, (self._paths.rewrite("/pfs"), self._slot.pfs))
+
+    def _clean(self) -> None:
+        """Make the slot ready for the next datum; a slot that cannot be is given up, and the worker with it."""
+        try:
+            self._slot.clean()
+        except (OSError, RecursionError):
+            self.close()
+
+    def _request(self, task: Task) -> dict[str, Any]:
+        env = dict(self._env)
+        for name, value in task.env:
+            env[name] = self._paths.rewrite(value)
+        command = self._command
+        return {
+            "argv": command.argv,
+            "env": env,
+            "cwd": command.cwd,
+            "stdin": command.stdin,
+            "timeout": self._stage.timeout,
+        }
+
+    def _verdict(self, answer: dict[str, Any], log: bytes) -> str:
+        """Why the datum failed, in one line, or ""."""
+        if answer.get("error"):
+            return str(answer["error"])
+        if answer.get("timed_out"):
+            return f"timed out after {self._stage.timeout:g} s" if self._stage.timeout else "timed out"
+        code = answer.get("code")
+        if code == 0 or code in self._stage.accept_return_code:
+            return ""
+        said = f"exit status {code}" if isinstance(code, int) and code >= 0 else f"killed by {_signal_name(code)}"
+        return f"{said} ({_HINT})" if not self._sandboxed and re.search(rb"/pfs\b", log) else said
+
+    def _environment(self, inherited: dict[str, str]) -> dict[str, str]:
+        """What every datum of the stage gets; the spec's own values win."""
+        home = HOME if self._sandboxed else f"{self._slot.tmp}/home"
+        env = library_environment(inherited) if self._sandboxed else dict(inherited)
+        folder = os.path.dirname(self._stage.python)
+        env["PATH"] = f"{folder}:{env['PATH']}" if folder else env["PATH"]
+        env["HOME"] = home
+        env["TMPDIR"] = "/tmp" if self._sandboxed else self._slot.tmp
+        if not self._sandboxed:
+            env = {**library_environment(inherited), **env}
+            env["PYTHONDONTWRITEBYTECODE"] = "1"  # the code tree is writable here, and is not the stage's to change
+            env[_MARK] = self._slot.path
+        env.update((name, self._paths.rewrite(value)) for name, value in self._stage.env)
+        return env
+
+    def _real_paths(self) -> PathMap:
+        """Where /pfs and /code are without a sandbox; through links where real paths would need quotes in a shell."""
+        pfs, code = self._slot.pfs, str(self._stage.code_dir)
+        if _PLAIN.match(pfs) and _PLAIN.match(code):
+            return PathMap(pfs, code)
+        self._alias = tempfile.mkdtemp(prefix="gitpipe-")
+        os.symlink(pfs, f"{self._alias}/pfs")
+        os.symlink(code, f"{self._alias}/code")
+        return PathMap(f"{self._alias}/pfs", f"{self._alias}/code")
+
+    def _start(self) -> _Agent:
+        interpreter = os.path.realpath(sys.executable)
+        if self._sandboxed:
+            argv = [*bubblewrap(self._stage, self._slot.pfs, self._env), "inside"]
+        else:
+            argv = [interpreter, "-I", "-S", AGENT, "outside"]
+            os.makedirs(f"{self._slot.tmp}/home", exist_ok=True)
+        argv += [str(os.getpid()), str(MAX_LOG)]
+        return _Agent(argv, self._env, f"{self._slot.path}/stderr", self._stage.pipeline)
+
+    @property
+    def stage(self) -> Stage:
+        return self._stage
+
+    def abort(self) -> None:
+        """Kill what runs, from another thread than the one in `run`, which then gets a lost result and cleans up."""
+        agent = self._agent
+        if agent is not None:
+            agent.abort()
+
+    def close(self) -> None:
+        """End the agent with all its processes, and remove the slot directory."""
+        self.alive = False
+        agent, self._agent = self._agent, None
+        if agent is not None:
+            agent.kill()
+        if not self._sandboxed:
+            kill_marked(self._slot.path)
+        self._slot.remove()
+        if self._alias:
+            shutil.rmtree(self._alias, ignore_errors=True)
+
+
+class _Agent:
+    """The other end of the agent's two pipes."""
+
+    def __init__(self, argv: list[str], env: dict[str, str], stderr: str, pipeline: str) -> None:
+        with open(stderr, "wb") as errors:
+            self._process = spawn(argv, env, errors.fileno())
+        self._requests = _fileno(self._process.stdin)
+        self._replies = _fileno(self._process.stdout)
+        self._buffer = b""
+        try:
+            self._receive()
+        except AgentLost:
+            code = self._process.wait()
+            said = Path(stderr).read_text(errors="replace").strip().splitlines()
+            self.kill()
+            if code == -signal.SIGKILL:
+                raise
+            why = said[-1] if said else f"exit status {code}"
+            raise StageFailed(f"cannot start a worker for pipeline {pipeline}: {why}") from None
+
+    def ask(self, request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
+        """Have one command run; (answer, log)."""
+        data = memoryview(json.dumps(request).encode() + b"\n")
+        try:
+            while data:
+                data = data[os.write(self._requests, data) :]
+        except OSError:
+            raise AgentLost("it was killed") from None
+        return self._receive()
+
+    def _receive(self) -> tuple[dict[str, Any], bytes]:
+        while b"\n" not in self._buffer:
+            self._more()
+        line, _, self._buffer = self._buffer.partition(b"\n")
+        try:
+            answer = json.loads(line)
+            size = int(answer["log"])
+        except (ValueError, KeyError, TypeError):
+            raise AgentLost("its answer cannot be read") from None
+        if not 0 <= size <= 2 * MAX_LOG:
+            raise AgentLost("its answer cannot be read")
+        while len(self._buffer) < size:
+            self._more()
+        log, self._buffer = self._buffer[:size], self._buffer[size:]
+        return answer, log[:MAX_LOG]
+
+    def _more(self) -> None:
+        try:
+            data = os.read(self._replies, 1 << 16)
+        except OSError:
+            data = b""
+        if not data or len(self._buffer) > 4 * MAX_LOG:
+            raise AgentLost("it was killed")
+        self._buffer += data
+
+    def abort(self) -> None:
+        """Have it end now; nothing is closed, since another thread waits for the answer."""
+        self._process.terminate()
+
+    def kill(self) -> None:
+        """End it: an agent without sandbox is asked first, since it alone knows its orphans."""
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        try:
+            self._process.wait(timeout=2)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        if self._process.stdout is not None:
+            self._process.stdout.close()
+
+
+def _fileno(pipe: Any) -> int:
+    number: int = pipe.fileno()
+    return number
+
+
+def _signal_name(code: object) -> str:
+    if not isinstance(code, int):
+        return "an unknown signal"
+    try:
+        name = signal.Signals(-code).name
+    except ValueError:
+        return f"signal {-code}"
+    return f"{name} (out of memory?)" if name == "SIGKILL" else name
+
+
+def kill_marked(slot: str) -> None:
+    """Kill what a killed agent left behind without a sandbox: found by the mark in the environment."""
+    wanted = f"{_MARK}={slot}".encode()
+    if not os.path.isdir("/proc/self"):
+        return
+    for name in os.listdir("/proc"):
+        if not name.isdigit():
+            continue
+        with contextlib.suppress(OSError):
+            with open(f"/proc/{name}/environ", "rb") as file:
+                marked = wanted in file.read().split(b"\0")
+            if marked:
+                os.kill(int(name), signal.SIGKILL)
+
+
+# --- starting processes ---------------------------------------------------------------------------------------------
+
+_Job = tuple[Callable[[], "subprocess.Popen[bytes]"], "queue.SimpleQueue[Any]"]
+_spawner_lock = threading.Lock()
+_spawner: tuple[int, queue.SimpleQueue[_Job]] | None = None
+
+
+def spawn(argv: list[str], env: dict[str, str], stderr: int) -> subprocess.Popen[bytes]:
+    """Start a process that dies with this one, in a session of its own (a ^C at the terminal is not meant for it).
+
+    It is started by one thread that never ends: the kernel's parent-death signal comes when the *thread* that started
+    a process ends, so that workers started by a job's thread would die with the job.
+    """
+
+    def start() -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            argv,
+            env=env,
+            cwd="/",
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            bufsize=0,
+            start_new_session=True,
+        )
+
+    answer: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    _spawner_queue().put((start, answer))
+    outcome = answer.get()
+    if isinstance(outcome, OSError):
+        raise StageFailed(f"cannot start {argv[0]}: {outcome.strerror}")
+    process: subprocess.Popen[bytes] = outcome
+    return process
+
+
+def _spawner_queue() -> queue.SimpleQueue[_Job]:
+    global _spawner
+    with _spawner_lock:
+        if _spawner is None or _spawner[0] != os.getpid():  # a forked child has no threads
+            jobs: queue.SimpleQueue[_Job] = queue.SimpleQueue()
+            threading.Thread(target=_spawn_forever, args=(jobs,), name="gitpipe-spawner", daemon=True).start()
+            _spawner = (os.getpid(), jobs)
+        return _spawner[1]
+
+
+def _spawn_forever(jobs: queue.SimpleQueue[_Job]) -> None:
+    while True:
+        start, answer = jobs.get()
+        try:
+            answer.put(start())
+        except OSError as error:
+            answer.put(error)

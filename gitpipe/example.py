@@ -21,15 +21,17 @@ def list_examples() -> list[str]:
 def copy_example(name: str, target: Path) -> list[str]:
     """Copy example `name` below `target`; the paths written, relative to `target`, sorted.
 
-    Files that are there already with the same bytes are left alone, and not named in the answer.
+    Files that are there already with the same bytes are left alone, and not named in the answer.  Without a name
+    ("") nothing is copied, and the answer is what there is.
 
     Raises:
-        NotFound: there is no such example, or no name was given ("").
+        NotFound: there is no such example.
         Refused: a file of another content is in the way; nothing is written then.
     """
+    if not name:
+        return list_examples()
     if name not in list_examples():
-        what = f"no example {name!r}" if name else "which example?"
-        raise NotFound(f"{what}; there is: {', '.join(list_examples())} (gitpipe example NAME)")
+        raise NotFound(f"no example {name!r}; there is: {', '.join(list_examples())} (gitpipe example NAME)")
     plan = _plan(_shipped("pipelines") / name, f"pipelines/{name}") | _plan(_shipped("data") / name, f"samples/{name}")
     clash = [path for path, content in plan.items() if _differs(target / path, content)]
     if clash:

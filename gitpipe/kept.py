@@ -91,7 +91,7 @@ class Aside:
 def move(source: Path, target: Path) -> None:
     """Rename, across file systems too (then copied, and only after that removed)."""
     try:
-        os.rename(source, target)  # noqa: PTH104 (takes no part in the choice of what is overwritten)
+        os.rename(source, target)
     except OSError as exc:
         import errno
 

@@ -87,7 +87,7 @@ class Project:
 
     @functools.cached_property
     def blobs(self) -> DvcStore:
-        """The one blob cache: where DVC is configured to have it, else below the common git dir, safe from git clean."""
+        """The one blob cache: where DVC is told to have it, else below the common git dir, safe from git clean."""
         top = self.repo.top
         config = read_config(top / ".dvc") if top else DvcConfig()
         cache = config.cache_dir or self.repo.common / "dvc" / "cache"

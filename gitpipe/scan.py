@@ -4,7 +4,6 @@ Walks the folder as ``dvc add`` would (``.dvcignore``, symbolic links), and hash
 know already.  Knows nothing of branches, commits and listings that were recorded; changes nothing in ``data/``.
 """
 # Hot path, thousands of files: pathlib costs as much as the system calls themselves.
-# ruff: noqa: PTH
 
 from __future__ import annotations
 

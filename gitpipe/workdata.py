@@ -5,7 +5,6 @@ the git dir of the working tree says which branch and listing the folder was mad
 does not import git: the caller says which branch is checked out, and writes and stages ``data.dvc``.
 """
 # Hot path, thousands of files: pathlib costs as much as the system calls themselves.
-# ruff: noqa: PTH
 
 from __future__ import annotations
 

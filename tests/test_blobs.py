@@ -1,5 +1,4 @@
 """`BlobStore`: one contract for all stores, then what the DVC cache alone promises, checked with DVC itself."""
-# ruff: noqa: PTH108, PTH116, PTH121, PTH208
 
 from __future__ import annotations
 

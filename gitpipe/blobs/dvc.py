@@ -7,7 +7,6 @@ Mode 0444 is a promise: DVC, and this module, take such a blob as whole without 
 after `DvcStore.sync` has made its bytes durable.
 """
 # Hot path, thousands of files: pathlib costs as much as the system calls themselves.
-# ruff: noqa: PTH100, PTH101, PTH102, PTH103, PTH104, PTH108, PTH110, PTH112, PTH116, PTH119, PTH120, PTH123, PTH208
 
 from __future__ import annotations
 

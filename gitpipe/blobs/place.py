@@ -3,7 +3,6 @@
 Also the one call that makes written files durable.  Knows file systems; not what the files mean.
 """
 # Hot path, thousands of files: pathlib costs as much as the system calls themselves.
-# ruff: noqa: PTH108, PTH116, PTH123, PTH211
 
 from __future__ import annotations
 

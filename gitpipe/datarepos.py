@@ -295,7 +295,7 @@ class DataRepos:
     # -- open commits ------------------------------------------------------------------------------------------------
 
     def start_commit(self, words: Sequence[str], message: str | None = None) -> str:
-        """Open a commit; its provisional id, which every later command accepts.  The branch moves at `finish_commit`."""
+        """Open a commit; its provisional id, which later commands accept.  The branch moves at `finish_commit`."""
         place = self.places.locate(words, path=False)
         if place.branch in self.pipelines.versions(self.pipelines.head()):
             raise Refused(f"{place.repo} is the output of a pipeline: start a commit in one of its inputs")

@@ -87,7 +87,7 @@ class Project:
 
     @functools.cached_property
     def blobs(self) -> DvcStore:
-        """The one blob cache: where DVC is told to have it, else below the common git dir, safe from git clean."""
+        """The one blob cache: where DVC is told, else below the common git dir, where `git clean` does not reach."""
         top = self.repo.top
         config = read_config(top / ".dvc") if top else DvcConfig()
         cache = config.cache_dir or self.repo.common / "dvc" / "cache"
@@ -326,7 +326,8 @@ class Project:
             if source and source.branch and HEADS + source.branch not in heads:
                 yield f"{name} came from branch {source.branch}, which is gone: it is not updated any more"
         for each in self.checkouts.behind():
-            yield f"{each.tree.top} is behind its branch, as {each.reason}: commit or stash there, then `git reset --keep`"
+            what = f"{each.tree.top} is behind its branch, as {each.reason}"
+            yield f"{what}: stash or commit them elsewhere, then `git reset --keep`"
         cursor = self.journal.cursor()
         moved = [b for b, sha in cursor.sources.items() if heads.get(HEADS + b) != sha] if cursor else []
         if moved and not nudges.runner_lives(self.repo.common):

@@ -167,6 +167,8 @@ class Project:
 
         def after(job: JobRow) -> None:
             self.checkouts.catch_up(HEADS + job.pipeline)
+
+        def record(job: JobRow) -> None:
             with notes_lock, contextlib.suppress(GitpipeError):
                 self._note(job)
 
@@ -175,7 +177,9 @@ class Project:
                 executor.close()
             self.repo.close()
 
-        return Runner(self.repo.common, self.journal, self.reconciler, self.store, make_jobs, after, close)
+        # A kill between a ref and the working trees on it: these are brought after now.
+        self.checkouts.catch_up_all()
+        return Runner(self.repo.common, self.journal, self.reconciler, self.store, make_jobs, after, record, close)
 
     @contextlib.contextmanager
     def _dvc_locks(self) -> Iterator[None]:
@@ -258,6 +262,9 @@ class Project:
         return [progress(row) for row in self.jobs.since(since)]
 
     def _outcome(self, since: int) -> list[JobInfo]:
+        trouble = self.journal.meta("trouble")
+        if trouble:
+            raise GitpipeError(trouble)
         rows = {row.seq: row for row in [*self.jobs.since(since), *self.jobs.failures()]}
         return [job_info(rows[seq]) for seq in sorted(rows)]
 
@@ -311,9 +318,7 @@ class Project:
         )
 
     def _warnings(self) -> Iterator[str]:
-        trouble = self.journal.meta("trouble")
-        if trouble:
-            yield trouble
+        yield from (text for key in ("trouble", "broken") for text in self.journal.meta(key).splitlines() if text)
         known, stopped = self.store.trusted(), self.store.stopped()
         heads = self.repo.refs("refs/heads")
         head = self.store.head()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import itertools
+import logging
 import os
 import secrets
 import shutil
@@ -178,6 +179,7 @@ class RayExecutor:
         self._setenv({**_EMBEDDED, "RAY_AUTH_TOKEN": _token(), "PYTHONPATH": found})
 
     def _connect(self, ray: Any) -> None:
+        logging.getLogger("ray").setLevel(logging.CRITICAL)  # what matters comes as an exception
         quiet = {"log_to_driver": False, "configure_logging": False, "logging_level": "ERROR"}
         if self._address:
             import gitpipe
@@ -431,10 +433,11 @@ def _token() -> str:
 def _reread_environment() -> None:
     """Have Ray look at the environment again, where it was imported before by someone else."""
     try:
-        from ray._raylet import AuthenticationTokenLoader, Config
+        import ray._raylet as raylet
 
-        Config.initialize("")
-        AuthenticationTokenLoader.instance().reset_cache()
+        core: Any = raylet
+        core.Config.initialize("")
+        core.AuthenticationTokenLoader.instance().reset_cache()
     except (ImportError, AttributeError, TypeError):  # another release of Ray: then it was imported just now
         return
 

@@ -157,7 +157,7 @@ class Worker:
 
     def _environment(self, inherited: dict[str, str]) -> dict[str, str]:
         """What every datum of the stage gets; the spec's own values win."""
-        home = HOME if self._sandboxed else f"{self._slot.tmp}/home"
+        home = HOME if self._sandboxed else self._slot.home
         env = library_environment(inherited) if self._sandboxed else dict(inherited)
         folder = os.path.dirname(self._stage.python)
         env["PATH"] = f"{folder}:{env['PATH']}" if folder else env["PATH"]
@@ -186,7 +186,6 @@ class Worker:
             argv = [*bubblewrap(self._stage, self._slot.pfs, self._env), "inside"]
         else:
             argv = [interpreter, "-I", "-S", AGENT, "outside"]
-            os.makedirs(f"{self._slot.tmp}/home", exist_ok=True)
         argv += [str(os.getpid()), str(MAX_LOG)]
         return _Agent(argv, self._env, f"{self._slot.path}/stderr", self._stage.pipeline)
 

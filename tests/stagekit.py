@@ -74,8 +74,13 @@ class Kit:
         assert list(self.slots.iterdir()) == [], "slots were left behind"
 
 
+def seconds(number: int) -> str:
+    """An argument for ``sleep`` by which this process's own sleepers can be told from everyone else's."""
+    return f"{number}.{os.getpid()}"
+
+
 def processes_with(text: str) -> list[int]:
-    """The processes whose command line holds `text`, but for this one."""
+    """The processes whose command line holds `text`, but for this one.  For text that is ours alone."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid():
@@ -84,4 +89,20 @@ def processes_with(text: str) -> list[int]:
                     found.append(int(entry.name))
             except OSError:
                 continue
+    return found
+
+
+def own_processes_with(text: str) -> list[int]:
+    """Those of them that descend from this process: nobody else's is to be killed."""
+    return [pid for pid in processes_with(text) if os.getpid() in ancestors(pid)]
+
+
+def ancestors(pid: int) -> list[int]:
+    found = []
+    while pid > 1:
+        try:
+            pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+        except OSError:
+            break
+        found.append(pid)
     return found

@@ -166,10 +166,9 @@ def test_what_is_no_file_fails_the_datum(folder: Folder, monkeypatch: pytest.Mon
     ],
 )
 def test_names_that_cannot_be_recorded(folder: Folder, name: bytes, message: str) -> None:
-    path = os.fsencode(folder.out) + b"/" + name
-    os.makedirs(os.path.dirname(path), exist_ok=True)  # noqa: PTH103, PTH120: bytes
-    with open(path, "wb"):  # noqa: PTH123: bytes
-        pass
+    path = folder.out / os.fsdecode(name)
+    path.parent.mkdir(exist_ok=True)
+    path.touch()
     with pytest.raises(BadData, match=message):
         folder.collect()
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from stagekit import Kit, both, needs_sandbox, processes_with
+from stagekit import Kit, both, needs_sandbox, processes_with, seconds
 
 from gitpipe.errors import StageFailed, UsageError
 from gitpipe.stage import MAX_LOG, Stage, Task, TaskInput
@@ -256,30 +256,35 @@ def test_processes_left_behind_are_ended(kit: Kit, sandbox: str) -> None:
         "os.setsid()\n"
         "if os.fork(): os._exit(0)\n"
         "open('/pfs/out/started' if os.path.isdir('/pfs/out') else os.environ['OUT'] + '/started', 'w').close()\n"
-        "os.execvp('sleep', ['sleep', '98761'])\n",
+        f"os.execvp('sleep', ['sleep', '{seconds(98761)}'])\n",
     )
-    script = "python daemon.py; setsid sleep 98762 & nohup sleep 98763 & while ! test -e /pfs/out/started; do :; done"
+    script = f"""
+        python daemon.py; setsid sleep {seconds(98762)} & nohup sleep {seconds(98763)} &
+        while ! test -e /pfs/out/started; do :; done
+    """
     worker = kit.worker(kit.stage("sh", "-c", script, sandbox=sandbox, env=(("OUT", "/pfs/out"),)))
     for _ in range(2):
         result = worker.run(kit.task())
         assert result.ok and len(result.outputs) == 1, result
-        assert not processes_with("9876")
+        assert not [n for n in (98761, 98762, 98763) if processes_with(seconds(n))]
 
 
 @both
 def test_a_timeout_ends_all(kit: Kit, sandbox: str) -> None:
-    worker = kit.worker(kit.stage("sh", "-c", "sleep 98764 & sleep 98764", sandbox=sandbox, timeout=0.3))
+    worker = kit.worker(
+        kit.stage("sh", "-c", f"sleep {seconds(98764)} & sleep {seconds(98764)}", sandbox=sandbox, timeout=0.3)
+    )
     assert worker.run(kit.task()).error.startswith("timed out")
-    assert not processes_with("98764")
+    assert not processes_with(seconds(98764))
     assert worker.alive
 
 
 @both
 def test_a_killed_agent_is_a_lost_datum_not_a_failed_one(kit: Kit, sandbox: str) -> None:
-    worker = kit.worker(kit.stage("sh", "-c", "sleep 98765", sandbox=sandbox))
+    worker = kit.worker(kit.stage("sh", "-c", f"sleep {seconds(98765)}", sandbox=sandbox))
 
     def kill() -> None:
-        while not processes_with("98765"):
+        while not processes_with(seconds(98765)):
             time.sleep(0.01)
         agent = worker._agent
         assert agent is not None
@@ -290,7 +295,7 @@ def test_a_killed_agent_is_a_lost_datum_not_a_failed_one(kit: Kit, sandbox: str)
     result = worker.run(kit.task())
     thread.join()
     assert result.lost and not result.ok and not worker.alive
-    wait_until_gone("98765")
+    wait_until_gone(seconds(98765))
 
 
 @needs_sandbox
@@ -303,20 +308,21 @@ def test_user_code_cannot_kill_its_agent(kit: Kit) -> None:
 @both
 def test_a_killed_owner_takes_all_along(kit: Kit, sandbox: str) -> None:
     program = (
-        "import sys; sys.path[:0] = sys.argv[3:]\n"
+        "import sys; sys.path[:0] = sys.argv[3:5]\n"
         "from pathlib import Path; from stagekit import Kit\n"
-        "kit = Kit(Path(sys.argv[1])); kit.sh('(setsid sleep 98766 &) ; sleep 98766', sandbox=sys.argv[2])\n"
+        "kit = Kit(Path(sys.argv[1]))\n"
+        "kit.sh(f'(setsid sleep {sys.argv[5]} &) ; sleep {sys.argv[5]}', sandbox=sys.argv[2])\n"
     )
     base = kit.slots.parent / "other"
     here = Path(__file__).parent
-    argv = [sys.executable, "-c", program, str(base), sandbox, str(here), str(here.parent)]
+    argv = [sys.executable, "-c", program, str(base), sandbox, str(here), str(here.parent), seconds(98766)]
     owner = subprocess.Popen(argv)
-    while len(processes_with("sleep\x0098766")) < 2:
+    while len(processes_with(f"sleep\0{seconds(98766)}")) < 2:
         assert owner.poll() is None
         time.sleep(0.02)
     owner.kill()
     owner.wait()
-    wait_until_gone("98766")
+    wait_until_gone(seconds(98766))
     wait_until_gone(str(base))
     assert sweep(base / "slots") == ["slot0"]
     assert list((base / "slots").iterdir()) == []
@@ -335,7 +341,7 @@ def test_a_sandbox_that_cannot_start_says_why(kit: Kit) -> None:
     stage = kit.stage("true")
     kit.code.rmdir()
     worker = kit.worker(stage)
-    with pytest.raises(StageFailed, match="cannot start a worker for pipeline p: .*code"):
+    with pytest.raises(StageFailed, match=r"cannot start a worker for pipeline p: .*code"):
         worker.run(kit.task())
     assert not worker.alive
 
@@ -350,7 +356,7 @@ def test_folders_without_permissions_are_cleaned(kit: Kit, sandbox: str) -> None
 
 @both
 def test_folders_nested_beyond_reach_fail_and_go_away(kit: Kit, sandbox: str) -> None:
-    script = "import os\nos.chdir(os.environ['OUT'])\nfor _ in range(3000): os.mkdir('d'); os.chdir('d')\n"
+    script = "import os\nos.chdir(os.environ['OUT'])\nfor _ in range(1500): os.mkdir('d'); os.chdir('d')\n"
     kit.script("deep.py", script)
     stage: Stage = kit.stage("python", "deep.py", sandbox=sandbox, env=(("OUT", "/pfs/out"),))
     worker = kit.worker(stage)

@@ -72,6 +72,7 @@ class RayExecutor:
         self._thread: threading.Thread | None = None
         self._ending = threading.Event()
         self._restarts = 0
+        self._was_ready = False
         self._hosts: dict[str, _Host] = {}
         self._nodes: list[str] = []
         self._calls = 0
@@ -119,12 +120,12 @@ class RayExecutor:
     # --- Ray's life ---
 
     def start(self) -> None:
-        """Begin to start Ray in the background; at most one restart after it broke down."""
+        """Begin to start Ray in the background; once again after it broke down, not after it could not be started."""
         with self._lock:
             if self._closed or (self._thread is not None and self._thread.is_alive()):
                 return
             if self.failed:
-                if self._restarts:
+                if self._restarts or not self._was_ready:
                     return
                 self._restarts += 1
             self.failed = ""
@@ -140,9 +141,10 @@ class RayExecutor:
         deadline = time.monotonic() + _START_LIMIT
         self.start()
         while not self.ready.wait(0.05):
-            thread = self._thread
             if self._closed:
                 raise StageFailed("the workers were shut down")
+            self.start()  # it may just have broken down
+            thread = self._thread
             if thread is None or not thread.is_alive():
                 raise StageFailed(f"Ray cannot be used: {self.failed or 'it ended'}; set gitpipe.engine to local")
             if time.monotonic() > deadline:
@@ -156,6 +158,7 @@ class RayExecutor:
         try:
             _reread_environment()
             self._connect(ray)
+            self._was_ready = True
             self.ready.set()
             while not self._ending.wait(_BEAT):
                 if self._is_broken(ray):
@@ -179,7 +182,7 @@ class RayExecutor:
         self._setenv({**_EMBEDDED, "RAY_AUTH_TOKEN": _token(), "PYTHONPATH": found})
 
     def _connect(self, ray: Any) -> None:
-        logging.getLogger("ray").setLevel(logging.CRITICAL)  # what matters comes as an exception
+        silence(ray)
         quiet = {"log_to_driver": False, "configure_logging": False, "logging_level": "ERROR"}
         if self._address:
             import gitpipe
@@ -412,6 +415,7 @@ class RaySeat:
         except Lost as error:
             if self._host is not None:
                 self._host.lost = True
+            time.sleep(2 * _BEAT)  # let the watcher find out whether more is lost than this actor
             return [Result(task.datum, error=f"the worker's node was lost: {error}", lost=True) for task in tasks]
         took = time.monotonic() - start
         if took < _QUICK:
@@ -428,6 +432,13 @@ class RaySeat:
 def _token() -> str:
     """This process's token: one for its life, since Ray keeps it in memory over a restart."""
     return secrets.token_hex(32)
+
+
+def silence(ray: Any) -> None:
+    """Keep Ray off our standard streams, which may carry JSON for a program; what matters comes as an exception."""
+    logging.getLogger("ray").setLevel(logging.CRITICAL)
+    if hasattr(ray._private.worker, "print_to_stdstream"):  # prints a raylet's last words whatever is configured
+        ray._private.worker.print_to_stdstream = lambda *args, **kwargs: None
 
 
 def _reread_environment() -> None:

@@ -62,7 +62,7 @@ class Worker:
         self._command = prepare(stage, self._paths, self._sandboxed)
         self._env = self._environment(inherited_environment() if environ is None else environ)
         self._agent: _Agent | None = None
-        self._used = False
+        self._aborted = False
         self.alive = True
 
     def run(self, task: Task) -> Result:
@@ -79,6 +79,8 @@ class Worker:
         try:
             if self._agent is None:
                 self._agent = self._start()
+            if self._aborted:
+                raise AgentLost("it was stopped")
             return self._run(task, self._agent)
         except AgentLost as error:
             self.close()
@@ -195,6 +197,7 @@ class Worker:
 
     def abort(self) -> None:
         """Kill what runs, from another thread than the one in `run`, which then gets a lost result and cleans up."""
+        self._aborted = True  # seen by `run` where the agent is only just being started
         agent = self._agent
         if agent is not None:
             agent.abort()

@@ -183,6 +183,10 @@ class RayExecutor:
 
     def _connect(self, ray: Any) -> None:
         silence(ray)
+        try:
+            Path.cwd()
+        except FileNotFoundError:  # a removed worktree, say; Ray wants one that exists
+            os.chdir("/")
         quiet = {"log_to_driver": False, "configure_logging": False, "logging_level": "ERROR"}
         if self._address:
             import gitpipe

@@ -132,7 +132,7 @@ def test_an_empty_pointer() -> None:
         "\0",
         "outs: " + "[" * 5000,
         b"\xff\xfe\xfa",
-        "wdir: 3",
+        "wdir: [3]",
     ],
 )
 def test_malformed_pointers_give_one_line(text: str | bytes) -> None:

@@ -29,6 +29,7 @@ from gitpipe.scan import (
     Entry,
     Found,
     Ignore,
+    Stat,
     digest_files,
     in_threads,
     known_md5s,
@@ -513,7 +514,7 @@ def _bring(top: Path, git_dir: Path, store: WorkStore, goal: Stamp, target: List
     if plan.keep or plan.remove or plan.place:
         write_stamp(git_dir, replace(stamp or Stamp(goal.branch, "", ""), towards=goal.oid))
     aside = Aside(git_dir, data, stamp.branch if stamp else goal.branch, stamp.commit if stamp else "")
-    done = _carry_out(top, git_dir, store, plan, returns, aside, before)
+    done = _carry_out(top, git_dir, store, plan, returns, aside, before, now.found.files)
     if not before.same:
         _prune(data, now.found.empty)
     missing = tuple(sorted(done.missing))
@@ -537,16 +538,19 @@ def _carry_out(
     returns: list[tuple[KeptSet, str]],
     aside: Aside,
     before: Before,
+    seen: Mapping[str, Stat],
 ) -> _Done:
     data = top / DATA
     missing, problem = _fetch(store, plan.place)
     aside.move(plan.keep)
     stale = [path for path in missing if path in before.now and path not in plan.keep]
+    ground = _Ground(data, aside, before)
     for path in [*plan.remove, *stale]:
+        if _stat(f"{data}/{path}") not in (None, seen.get(path)):
+            ground.away(path)  # written to since the scan
         with contextlib.suppress(FileNotFoundError):
             os.unlink(data / path)
     _prune(data, {path.rpartition("/")[0] for path in [*plan.remove, *plan.keep]})
-    ground = _Ground(data, aside, before)
     restored = _put_back(data, store, ground, returns)
     back = {kept.path for kept in restored}
     place = {path: md5 for path, md5 in plan.place.items() if path not in missing and path not in back}
@@ -554,7 +558,7 @@ def _carry_out(
         ground.folder(folder)
     for path in place:
         ground.clear(path)
-    placed = _place(top, git_dir, store, place)
+    placed = _place(top, git_dir, store, place, seen, ground)
     if placed or plan.remove or plan.keep or back:
         gone = {*plan.remove, *plan.keep, *back, *stale}
         entries = {path: entry for path, entry in load_index(git_dir).entries.items() if path not in gone}
@@ -599,7 +603,7 @@ class _Ground:
             os.mkdir(full)
         else:
             if not stat.S_ISDIR(mode):
-                self._away(path)
+                self.away(path)
                 os.mkdir(full)
         self._real.add(path)
 
@@ -612,9 +616,10 @@ class _Ground:
             with contextlib.suppress(OSError):
                 os.rmdir(folder)
         if os.path.isdir(full):
-            self._away(path)
+            self.away(path)
 
-    def _away(self, path: str) -> None:
+    def away(self, path: str) -> None:
+        """Keep aside what is at `path`."""
         self._aside.move({path: self._before.base.get(path)})
 
 
@@ -661,20 +666,43 @@ def _may_go_over(where: Path, goal: Path, store: BlobStore, base: str | None) ->
     return files and base is not None and store.has(base)
 
 
-def _place(top: Path, git_dir: Path, store: WorkStore, place: Mapping[str, str]) -> dict[str, Entry]:
-    """Write the files; each is made elsewhere and renamed into its place, so that none is ever seen half-made."""
+def _place(
+    top: Path, git_dir: Path, store: WorkStore, place: Mapping[str, str], seen: Mapping[str, Stat], ground: _Ground
+) -> dict[str, Entry]:
+    """Write the files; each is made elsewhere and renamed into its place, so that none is ever seen half-made.
+
+    A file that is not as it was `seen` by the scan (written to since, or ignored and so never looked at) is kept aside.
+    """
     if not place:
         return {}
     numbers = {path: number for number, path in enumerate(place)}
+    late: list[str] = []
     with _tmp_dir(top, git_dir) as tmp:
 
         def one(path: str) -> tuple[str, Entry]:
             full, made = f"{top}/{DATA}/{path}", f"{tmp}/{numbers[path]}"
             status = store.place(place[path], made)
-            os.rename(made, full)
-            return path, _entry(status, full, place[path])
+            entry = _entry(status, made, place[path])
+            if _stat(full) in (None, seen.get(path)):
+                os.rename(made, full)
+            else:
+                late.append(path)
+            return path, entry
 
-        return dict(in_threads(one, list(place), lambda path: store.size(place[path]) or 0))
+        placed = dict(in_threads(one, list(place), lambda path: store.size(place[path]) or 0))
+        for path in late:
+            ground.away(path)
+            os.rename(f"{tmp}/{numbers[path]}", f"{top}/{DATA}/{path}")
+    return placed
+
+
+def _stat(full: str) -> Stat | None:
+    """What `gitpipe.scan` would note of the file at `full`, (-1, -1, -1) for what it would not, None for nothing."""
+    try:
+        status = os.stat(full)
+    except OSError:
+        return (-1, -1, -1) if os.path.lexists(full) else None
+    return (status.st_size, status.st_mtime_ns, status.st_ino)
 
 
 def _prune(data: Path, folders: Iterable[str]) -> None:

@@ -12,7 +12,7 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pytest
@@ -528,6 +528,28 @@ class TestBring:
         brought = work.bring("training", {**work.listing(cachedir="1"), "x.tmp/a": work.store.put_bytes(b"2")})
         assert sorted(kept.path for kept in brought.kept) == ["cachedir", "x.tmp"]
         assert work.tree() == {"cachedir": b"1", "x.tmp/a": b"2"}
+
+    def test_an_ignored_file_is_not_overwritten(self, work: Work) -> None:
+        (work.top / ".dvcignore").write_text("*.tmp\n")
+        work.write("x.tmp", "scratch")
+        brought = work.bring("training", {"x.tmp": work.store.put_bytes(b"1")})
+        assert brought.kept[0].where.read_bytes() == b"scratch"
+        assert work.tree() == {"x.tmp": b"1"}
+
+    def test_a_file_written_to_since_the_scan_is_kept(self, work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+        work.bring("training", work.listing(a="1", b="1"))
+        real = work.store.missing
+
+        def missing(md5s: Iterable[str]) -> list[str]:
+            work.write("a", "mine")
+            work.write("b", "mine")
+            return real(md5s)
+
+        monkeypatch.setattr(work.store, "missing", missing)
+        brought = work.bring("model", work.listing(a="2"))
+        assert sorted(kept.path for kept in brought.kept) == ["a", "b"]
+        assert all(kept.where.read_bytes() == b"mine" for kept in brought.kept)
+        assert work.tree() == {"a": b"2"}
 
     def test_a_link_to_a_folder_is_not_written_through(self, work: Work, tmp_path: Path) -> None:
         work.bring("training", {})

@@ -319,7 +319,7 @@ class Project:
 
     def _warnings(self) -> Iterator[str]:
         yield from (text for key in ("trouble", "broken") for text in self.journal.meta(key).splitlines() if text)
-        known, stopped = self.store.trusted(), self.store.stopped()
+        known, stopped = self.store.trusted_and_stopped()
         heads = self.repo.refs("refs/heads")
         head = self.store.head()
         for name, pipeline in self.store.all(head).items():

@@ -52,6 +52,15 @@ LOCAL_ENV = (
 ZERO = "0" * 40
 NEAR = 16  # so many commits are walked one by one before `git rev-list` is started
 HEADS = "refs/heads/"
+# What `git rev-parse` is asked about a folder; the answers come a line each, in this order.
+QUESTIONS = (
+    "--git-dir",
+    "--git-common-dir",
+    "--is-bare-repository",
+    "--show-object-format",
+    "--is-inside-work-tree",
+    "--show-cdup",
+)
 _SHA = re.compile(r"(?:[0-9a-f]{40}|[0-9a-f]{64})\Z")
 BLOB, EXE, LINK, TREE, SUBMODULE = "100644", "100755", "120000", "040000", "160000"
 
@@ -131,9 +140,7 @@ class Repo:
         clear_git_environment()
         try:
             self._git = git.Git(str(where))
-            out = self.git(
-                "rev-parse", "--git-dir", "--git-common-dir", "--is-bare-repository", "--show-object-format", cwd=where
-            )
+            out = self.git("rev-parse", *QUESTIONS, cwd=where)
         except GitCommandNotFound as error:
             raise NotARepo("git is not installed or not on PATH: install git 2.30 or newer") from error
         except GitpipeError as error:
@@ -142,14 +149,11 @@ class Repo:
             raise NotARepo(f"{where} is not in a git repository: run `git init` first") from error
         except (OSError, NoSuchPathError) as error:
             raise NotARepo(f"{where}: {getattr(error, 'strerror', None) or 'no such folder'}") from error
-        git_dir, common, bare, self._object_format = out.splitlines()
+        git_dir, common, bare, self._object_format, inside, *up = out.splitlines()
         self.git_dir = (where / git_dir).resolve()
         self.common = (where / common).resolve()
         self.bare = bare == "true"
-        self.top: Path | None = None
-        if not self.bare:
-            with contextlib.suppress(GitpipeError):
-                self.top = Path(self.git("rev-parse", "--show-toplevel", cwd=where).rstrip("\n"))
+        self.top: Path | None = (where.resolve() / "".join(up)).resolve() if inside == "true" else None
         try:
             self._repo = git.Repo(str(self.top or self.git_dir))
         except (InvalidGitRepositoryError, NoSuchPathError, ValueError) as error:

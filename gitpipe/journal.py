@@ -95,7 +95,7 @@ class JobRow:
 class Cursor:
     """What has been turned into commit sets: source branch -> sha, and the head of ``__spec__``."""
 
-    sources: dict[str, str] = field(default_factory=dict)
+    sources: dict[str, str] = field(default_factory=dict)  # the newest commit there that changed data
     versions: dict[str, str] = field(default_factory=dict)
     code: dict[str, str] = field(default_factory=dict)  # source branch of specs -> sha last looked at
 
@@ -292,6 +292,12 @@ class Journal:
                 "line = excluded.line, committed = MAX(committed, excluded.committed)",
                 [(pipeline, datum, line, int(committed)) for datum, line in lines],
             )
+
+    def uncommit(self, pipeline: str) -> None:
+        """The output branch is another one now (reset, deleted): no commit holds what is known, as far as is known."""
+        with self.transaction() as db:
+            db.execute("UPDATE datums SET committed = 0 WHERE pipeline = ?", (pipeline,))
+            db.execute("DELETE FROM indexed WHERE pipeline = ?", (pipeline,))
 
     def indexed_head(self, pipeline: str) -> str | None:
         """The output commit up to which the pipeline's datum indexes have been read in."""

@@ -333,8 +333,7 @@ class Project:
         for each in self.checkouts.behind():
             what = f"{each.tree.top} is behind its branch, as {each.reason}"
             yield f"{what}: stash or commit them elsewhere, then `git reset --keep`"
-        cursor = self.journal.cursor()
-        moved = [b for b, sha in cursor.sources.items() if heads.get(HEADS + b) != sha] if cursor else []
+        moved = self.reconciler.moved()
         if moved and not nudges.runner_lives(self.repo.common):
             yield f"{', '.join(moved)} changed since the last run: `gitpipe wait` or `gitpipe run`"
 

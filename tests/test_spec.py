@@ -209,6 +209,12 @@ def test_yaml_of_several_documents() -> None:
     assert load({**small(), "code": []}).code == ()  # none, where None would be the whole folder
 
 
+def test_no_code_is_kept_apart_from_the_whole_folder() -> None:
+    spec = load_specs(json.dumps(small(code=[])).encode(), "p.json")[0]
+    assert spec.code == ()
+    assert Spec.from_json(spec.to_json()).code == ()
+
+
 def test_several_documents_and_an_array_are_the_same() -> None:
     one, two = JULIA_TRAIN, JULIA_INFER
     in_a_row = load_specs(one + two, "a.json")

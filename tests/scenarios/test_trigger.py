@@ -137,7 +137,7 @@ def test_exit_codes_and_what_is_said_of_a_failure(stage: Stage) -> None:
     assert stage.count("p") == stage.count("q") == 1
     stage("gitpipe delete-file a bad && gitpipe wait")
     assert stage.count("p") == stage.count("q") == 2
-    assert "failed" not in stage("gitpipe status")
+    assert "Failed:" not in stage("gitpipe status")
 
 
 def test_many_at_once_make_one_commit_a_job(stage: Stage) -> None:
@@ -218,7 +218,8 @@ def test_ten_slots_on_ray(stage: Stage) -> None:
     assert {(row["engine"], row["state"]) for row in rows} == {("ray", "idle")}
     seen = stage("gitpipe get-file p -r / -o out && cat out/*")
     assert "TOKEN" not in seen and "RAY_AUTH" not in seen and "GIT_DIR" not in seen
-    assert stage("git notes --ref gitpipe show p")  # what varies from run to run: host, times, engine
+    # What varies from run to run is a note; it is written when the job is done already.
+    stage.until(lambda: '"engine": "ray"' in stage("git notes --ref gitpipe show p || :"), "the note")
     end_runner(stage.root)
 
 

@@ -133,7 +133,7 @@ def test_a_failed_job_publishes_nothing_and_keeps_what_it_finished(lab: Lab) -> 
     assert jobs["q"].reason == jobs["r"].reason == "p failed"
     assert "run y" in jobs["p"].reason
     assert jobs["other"].state == "success"
-    assert sorted(line for line in lab.printed("p")) == sorted(["run x", "run y"] + ["run x", "run y", "run z"])
+    assert sorted(line for line in lab.printed("p")) == ["run x"] * 2 + ["run y"] * 2 + ["run z"]
 
     assert lab.project.pipelines.run("p") == ["p: runs again"]
     assert {j.pipeline: j.state for j in lab.run()} == {"p": "failed", "q": "unrunnable", "r": "unrunnable"}

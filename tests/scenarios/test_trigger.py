@@ -189,7 +189,7 @@ def test_a_deleted_pipeline_stays_deleted_and_others_do_not_wait(stage: Stage) -
 
 
 def test_an_output_branch_that_is_checked_out(stage: Stage) -> None:
-    """I6: a clean working tree moves along with its branch; in a dirty one the branch moves alone, and status says so."""
+    """I6: a clean working tree moves along; under a dirty one the branch moves alone, and status says so."""
     stage.specs(("p", "a", COPY))
     stage("echo 1 > x && gitpipe put-file a -f x && gitpipe wait && git worktree add -q ../p p")
     assert stage("cat ../p/data/x") == "1"

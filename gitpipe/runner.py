@@ -43,6 +43,7 @@ class Runner:
         jobs: Callable[[], JobRunner],
         after: Callable[[JobRow], None],
         record: Callable[[JobRow], None],
+        abort: Callable[[], None],
         close: Callable[[], None],
     ) -> None:
         """
@@ -50,10 +51,12 @@ class Runner:
             jobs: makes the `JobRunner` (and with it the executor) when the first job is to run.
             after: called when a job has succeeded, before it counts as done for `wait`: working trees.
             record: called when it is done: notes.
-            close: ends executors and whatever else was started.
+            abort: ends the workers, whatever they are at: a stage may run for hours.
+            close: ends whatever else was started.
         """
         self.common, self.journal, self.reconciler, self.pipelines = common, journal, reconciler, pipelines
-        self._make_jobs, self._after, self._record, self._close = jobs, after, record, close
+        self._make_jobs, self._after, self._record = jobs, after, record
+        self._abort, self._close = abort, close
         self._jobs: JobRunner | None = None
         self._active: dict[int, JobRow] = {}
         self._threads: list[threading.Thread] = []
@@ -94,6 +97,7 @@ class Runner:
                 self._changed.clear()
         finally:
             self._stop.set()
+            self._abort()
             for thread in self._threads:
                 thread.join()
             self.journal.clear_workers()
@@ -147,7 +151,9 @@ class Runner:
     def _start_ready(self) -> None:
         first = self.journal.first_unfinished()
         self._busy = bool(first)
-        waiting = [job for job in first.values() if job.seq not in self._active]
+        # By pipeline, not by job: one that began before the local state was deleted is unknown to the new journal.
+        running = {job.pipeline for job in list(self._active.values())}
+        waiting = [job for job in first.values() if job.pipeline not in running]
         if not waiting or self._stop.is_set():
             return
         specs = {n: p.spec for n, p in self.pipelines.all(self.pipelines.head()).items()}

@@ -192,8 +192,9 @@ class Runner:
 def main(common: Path) -> int:
     """Be the runner of a repository in the background; 0, also where another one is at work."""
     lock = nudges.Lock(common)
-    # One that is about to end has dropped its mark but may still hold the lock for a moment.
-    if not lock.acquire(0.0 if nudges.marked(common) else 3.0):
+    # One that is about to end has dropped its mark but may still hold the lock for a moment; one that was killed left
+    # its mark, and who asks whether a runner lives holds the lock for an instant, too.
+    if not lock.acquire(0.3 if nudges.marked(common) else 3.0):
         return 0
     log = nudges.state_dir(common) / "runner.log"
     log.parent.mkdir(parents=True, exist_ok=True)

@@ -113,6 +113,9 @@ class JobRunner:
             self.journal.update_job(seq, state=JobState.QUEUED)
             return None
         except GitpipeError as error:
+            if stopped():  # its workers were ended under it
+                self.journal.update_job(seq, state=JobState.QUEUED)
+                return None
             self.journal.update_job(
                 seq, state=JobState.FAILED, finished=time.time(), reason=str(error), notes=work.notes, **work.counts
             )

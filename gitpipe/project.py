@@ -181,14 +181,19 @@ class Project:
             for executor in executors:
                 executor.close()
 
-        def close() -> None:
-            abort()
-            self.repo.close()
-
         # A kill between a ref and the working trees on it: these are brought after now.
         self.checkouts.catch_up_all()
-        common, store = self.repo.common, self.store
-        return Runner(common, self.journal, self.reconciler, store, make_jobs, after, record, abort, close)
+        return Runner(
+            self.repo.common,
+            self.journal,
+            self.reconciler,
+            self.store,
+            make_jobs,
+            after,
+            record,
+            abort,
+            self.repo.close,
+        )
 
     @contextlib.contextmanager
     def _dvc_locks(self) -> Iterator[None]:
@@ -266,6 +271,9 @@ class Project:
             nudges.unmark(self.repo.common)
             lock.release()
         on_progress(self._progress(since))
+        left = len(self.journal.unfinished())
+        if left:
+            raise GitpipeError(f"told to end with {left} jobs not done: `gitpipe run` goes on with them")
         return self._outcome(since)
 
     def _oldest_open(self) -> int:

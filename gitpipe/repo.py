@@ -423,10 +423,9 @@ class Repo:
         near = self._near_parents(new, old) if old else None
         if near is not None:
             return [c for c in near if not paths or self._touches(c, paths)]
-        if old is not None:
-            # Down to `old` and not further, if it lies on the chain.  (--boundary names it as second parent, too.)
-            if old not in self.git("rev-list", "--first-parent", new, "--not", f"{old}^@", "--").split():
-                return None
+        # Down to `old` and not further, if it lies on the chain.  (--boundary names it as second parent, too.)
+        if old and old not in self.git("rev-list", "--first-parent", new, "--not", f"{old}^@", "--").split():
+            return None
         found = list(self.log([new, *([f"^{old}"] if old else [])], "--first-parent", paths=paths))
         return found[::-1]
 

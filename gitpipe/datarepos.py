@@ -66,7 +66,7 @@ class DataRepos:
         if self.repo.ref(HEADS + name):
             what = "repo" if self._is_repo(name) else "branch"
             raise Refused(f"{what} {name} exists already: see `gitpipe list-repo`")
-        tree = write_tree(self.repo, self.blobs, {}, config=self.pipelines.dvc_config())
+        tree = write_tree(self.repo, self.blobs, {}, config=self.pipelines.branch_config())
         text = " ".join(description.split())
         message = f"create-repo {name}" + (f"\n\n{text}" if text else "")
         commit = self.repo.write_commit(tree, [], message, self.repo.user())
@@ -272,7 +272,7 @@ class DataRepos:
             if listing == before and not place.open:
                 return base
             tree = write_tree(
-                self.repo, self.blobs, dict(sorted(listing.items())), base=base, config=self.pipelines.dvc_config()
+                self.repo, self.blobs, dict(sorted(listing.items())), base=base, config=self.pipelines.branch_config()
             )
             if place.open:
                 held = self.repo.commit(base)

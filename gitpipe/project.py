@@ -33,7 +33,7 @@ from gitpipe.job import Settings as JobSettings
 from gitpipe.joblog import JobLogs
 from gitpipe.jobviews import Jobs, job_info, progress
 from gitpipe.journal import JobRow, Journal
-from gitpipe.pipelines import PipelineStore
+from gitpipe.pipelines import INIT_BRANCH, PipelineStore
 from gitpipe.reconcile import Reconciler
 from gitpipe.repo import HEADS, Repo
 from gitpipe.runner import Runner
@@ -44,6 +44,7 @@ from gitpipe.views import JobInfo, Progress, StatusInfo
 NOTES = "refs/notes/gitpipe"
 EXCLUDE = ("/data", "/.dvc/cache", "/.dvc/tmp", "/.dvc/config.local")
 PYTHON = "gitpipe.python"
+CACHE = "gitpipe.cache"
 OnProgress = Callable[[Sequence[Progress]], None]
 
 
@@ -56,6 +57,7 @@ class Settings:
     ray_address: str
     sandbox: str
     linger: float
+    cache: str = ""
 
     @classmethod
     def read(cls, repo: Repo) -> Settings:
@@ -72,7 +74,7 @@ class Settings:
         except ValueError as error:
             raise UsageError(f"git config gitpipe.linger is {found['gitpipe.linger']!r}: use seconds") from error
         address = found.get("gitpipe.rayaddress", "")
-        return cls(found.get("gitpipe.python", sys.executable), engine, address, sandbox, linger)
+        return cls(found.get("gitpipe.python", sys.executable), engine, address, sandbox, linger, found.get(CACHE, ""))
 
 
 class Project:
@@ -87,10 +89,12 @@ class Project:
 
     @functools.cached_property
     def blobs(self) -> DvcStore:
-        """The one blob cache: where DVC is told, else below the common git dir, where `git clean` does not reach."""
+        """The one blob cache of all working trees: below the common git dir, where `git clean` does not reach, or
+        where DVC was told when `init` ran.  What the ``.dvc/config`` of a branch says of it does not count: data
+        branches have others than main, and it may have come by fetch (I12)."""
         top = self.repo.top
         config = read_config(top / ".dvc") if top else DvcConfig()
-        cache = config.cache_dir or self.repo.common / "dvc" / "cache"
+        cache = Path(self.settings.cache) if self.settings.cache else self.repo.common / "dvc" / "cache"
         return DvcStore(cache, cache_types=config.cache_types, shared=config.shared, fetch_root=top)
 
     @functools.cached_property
@@ -369,6 +373,7 @@ def init(where: Path) -> list[str]:
     else:
         repo.set_config(PYTHON, sys.executable)
         lines.append(f"gitpipe is set up in {repo.top or repo.common}")
+    _note_dvc(repo)
     project = Project(repo)
     project.journal  # noqa: B018 - makes the local state
     tracked = _tracks_data(repo)
@@ -384,6 +389,22 @@ def init(where: Path) -> list[str]:
     lines.append(f"sandbox: {describe(project.settings.sandbox)}")
     lines.append("next: gitpipe create-repo training, then gitpipe put-file training -f FILE, or: gitpipe example iris")
     return lines
+
+
+def _note_dvc(repo: Repo) -> None:
+    """Note where this branch's DVC keeps its cache, and which branch that is: data branches are to do the same."""
+    if repo.top is None:
+        return
+    known = repo.config("gitpipe.")
+    branch = repo.head_ref()
+    if branch and INIT_BRANCH not in known:
+        repo.set_config(INIT_BRANCH, branch)
+    cache = read_config(repo.top / ".dvc").cache_dir
+    ours = cache is None or cache == repo.common / "dvc" / "cache"
+    # What we wrote ourselves before the repository was moved elsewhere.
+    stale = cache is not None and cache.parts[-2:] == ("dvc", "cache") and not cache.exists()
+    if not ours and not stale and known.get(CACHE, [""])[-1] != str(cache):
+        repo.set_config(CACHE, str(cache))
 
 
 def hooks_dir(repo: Repo) -> Path:

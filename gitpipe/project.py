@@ -22,6 +22,7 @@ from gitpipe import hooks, nudges
 from gitpipe.blobs.config import DvcConfig, read_config
 from gitpipe.blobs.dvc import DvcStore
 from gitpipe.blobs.lock import dvc_locks
+from gitpipe.blobs.place import link_blobs
 from gitpipe.catalog import Catalog
 from gitpipe.checkout import Checkouts
 from gitpipe.datarepos import DataRepos
@@ -399,12 +400,27 @@ def _note_dvc(repo: Repo) -> None:
     branch = repo.head_ref()
     if branch and INIT_BRANCH not in known:
         repo.set_config(INIT_BRANCH, branch)
+    default = repo.common / "dvc" / "cache"
     cache = read_config(repo.top / ".dvc").cache_dir
-    ours = cache is None or cache == repo.common / "dvc" / "cache"
     # What we wrote ourselves before the repository was moved elsewhere.
     stale = cache is not None and cache.parts[-2:] == ("dvc", "cache") and not cache.exists()
-    if not ours and not stale and known.get(CACHE, [""])[-1] != str(cache):
+    if cache is None or stale or cache == default:
+        cache = _take_over(repo.top / ".dvc" / "cache", default)
+    if cache is not None and known.get(CACHE, [""])[-1] != str(cache):
         repo.set_config(CACHE, str(cache))
+
+
+def _take_over(old: Path, new: Path) -> Path | None:
+    """Let the one cache have what DVC has stored in its own place so far; `old` where that goes on to be the one."""
+    if not old.is_dir():
+        return None
+    try:
+        if old.is_symlink():
+            return old.resolve()
+        link_blobs(str(old), str(new))
+    except OSError:
+        return old
+    return None
 
 
 def hooks_dir(repo: Repo) -> Path:

@@ -470,11 +470,9 @@ class Person:
         return self.desk.git("symbolic-ref", "-q", "--short", "HEAD", status=None).strip() or "detached"
 
     def step(self) -> None:
-        action = self.chance.choice(
-            [self.write, self.write, self.write, self.write, self.add, self.add_and_commit, self.add_and_commit]
-            + [self.switch, self.switch, self.switch, self.switch]
-            + [self.add_all, self.delete, self.reset, self.stash, self.revert, self.put_file, self.detach, self.merge]
-        )
+        often = [self.write, self.switch, self.add_and_commit, self.add]
+        rare = [self.add_all, self.delete, self.reset, self.stash, self.revert, self.put_file, self.detach, self.merge]
+        action = self.chance.choice([*rare, *often, *often, self.write, self.switch, self.write, self.switch])
         self.done.append(f"{self.branch()}: {action.__name__}")
         action()
 
@@ -522,7 +520,9 @@ class Person:
         self.desk.git("commit", "-qm", "all", status=None)
 
     def reset(self) -> None:
-        self.desk.git("reset", "-q", "--hard", self.chance.choice(["HEAD", "HEAD", f"{self.branch()}@{{1}}"]), status=None)
+        self.desk.git(
+            "reset", "-q", "--hard", self.chance.choice(["HEAD", "HEAD", f"{self.branch()}@{{1}}"]), status=None
+        )
 
     def stash(self) -> None:
         self.desk.git("stash", "-qu", status=None)
@@ -533,7 +533,7 @@ class Person:
             self.desk.git("revert", "--abort", status=None)
 
     def merge(self) -> None:
-        """A merge of a branch with what was its tip some commits ago, or with what is ahead of it: its own data only."""
+        """A merge with what the branch was before, after a reset to what is ahead of it: its own data only."""
         branch = self.branch()
         if branch in ("training", "attributes"):
             self.desk.git("merge", "-q", f"{branch}@{{1}}", status=None)

@@ -146,12 +146,17 @@ class Checkouts:
 
     def _bring(self, tree: Worktree, commit: str | None) -> list[str]:
         branch = tree.ref.removeprefix(HEADS) if tree.ref else f"(detached {commit})"
+        stamp = workdata.read_stamp(tree.git_dir)
         if commit is not None and self.tracks_data(commit):
+            lines = self._leave(tree, commit, data_key(self.repo, commit).pointer, stamp, branch) if stamp else []
+            tracked = self.repo.git("ls-files", "-z", "--", f"{DATA}/", cwd=tree.top).split("\0")
+            gone = workdata.clear(
+                tree.top, tree.git_dir, self.blobs, {path.removeprefix(f"{DATA}/") for path in tracked}
+            )
             self._mark(tree, "")
-            return []
+            return lines + gone.lines()
         listing = read_listing(self.repo, self.blobs, commit) if commit else {}
         pointer = data_key(self.repo, commit).pointer if commit else None
-        stamp = workdata.read_stamp(tree.git_dir)
         if pointer is None and not (tree.top / DATA).exists() and stamp is None:
             return []  # a branch without data in a tree that never had any: nothing to make, nothing to note
         lines = self._leave(tree, commit, pointer, stamp, branch) if stamp else []

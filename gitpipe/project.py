@@ -128,7 +128,10 @@ class Project:
 
     @functools.cached_property
     def jobs(self) -> Jobs:
-        return Jobs(self.journal, self.logs, lambda: nudges.runner_lives(self.repo.common))
+        def slots() -> dict[str, int]:
+            return {n: p.spec.parallelism for n, p in self.store.all(self.store.head()).items()}
+
+        return Jobs(self.journal, self.logs, lambda: nudges.runner_lives(self.repo.common), slots)
 
     @functools.cached_property
     def history(self) -> History:

@@ -577,7 +577,7 @@ def _listing(project, sha):  # type: ignore[no-untyped-def]
 @pytest.mark.parametrize("seed", range(3))
 def test_at_random(desk: Desk, seed: int) -> None:
     """I6: whatever is done, each content is in data/, kept aside or committed, and only in the repo it was made for."""
-    end = time.monotonic() + 5
+    end = time.monotonic() + 3
     person = Person(desk, seed)
     while time.monotonic() < end:
         for _ in range(8):

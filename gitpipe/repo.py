@@ -384,7 +384,8 @@ class Repo:
             return []
         if old is not None:
             # Down to `old` and not further, if it lies on the chain.  (--boundary names it as second parent, too.)
-            if old not in self.git("rev-list", "--first-parent", new, "--not", f"{old}^@", "--").split():
+            chain = self.git("rev-list", "--first-parent", new, "--not", f"{old}^@", "--")
+            if old not in chain.split():
                 return None
         found = list(self.log([new, *([f"^{old}"] if old else [])], "--first-parent", paths=paths))
         return found[::-1]

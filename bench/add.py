@@ -1,70 +1,30 @@
-"""How long `add` takes for N small files, beside `dvc add` on the same files: medians, and their ratio.
-
-python bench/add.py [N] [ROUNDS]
-"""
+"""`gitpipe add` of many small files that are new, against `dvc add` of the same."""
 
 from __future__ import annotations
 
-import os
-import statistics
-import subprocess
-import sys
-import tempfile
-import time
+import shutil
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from harness import Row, at_most, data_repo, dvc_repo, informs, small_files, timed
 
 
-def make_repo(folder: Path, files: int) -> Path:
-    folder.mkdir()
-    for command in (["git", "init", "-q"], [sys.executable, "-m", "dvc", "init", "-q"]):
-        subprocess.run(command, cwd=folder, check=True)
-    for number in range(files):
-        path = folder / "data" / f"class{number % 20}" / f"{number:06}.bin"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(os.urandom(1000))
-    os.sync()
-    return folder
-
-
-ADD = """
-import sys
-from pathlib import Path
-from gitpipe.blobs.dvc import DvcStore
-from gitpipe.workdata import add
-top = Path.cwd()
-print(add(top, top / ".git", DvcStore(top / ".dvc" / "cache"), ["data"], "training").oid)
-"""
-
-
-def timed(command: list[str], cwd: Path) -> float:
-    """Wall seconds of a whole process, its start included."""
-    started = time.perf_counter()
-    subprocess.run(
-        command, cwd=cwd, check=True, stdout=subprocess.DEVNULL, env=os.environ | {"PYTHONPATH": sys.path[0]}
-    )
-    return time.perf_counter() - started
-
-
-def main(files: int, rounds: int) -> None:
-    commands = {
-        "dvc add": [sys.executable, "-m", "dvc", "add", "-q", "data"],
-        "gitpipe add": [sys.executable, "-c", ADD],
-    }
-    seconds: dict[str, list[float]] = {name: [] for name in commands}
-    with tempfile.TemporaryDirectory() as scratch:
-        os.environ["DVC_NO_ANALYTICS"] = "1"
-        os.environ["DVC_SITE_CACHE_DIR"] = f"{scratch}/site"
-        for number in range(rounds):
-            for name, command in commands.items():
-                repo = make_repo(Path(scratch, f"{name.split()[0]}{number}"), files)
-                seconds[name].append(timed(command, repo))
-    medians = {name: statistics.median(values) for name, values in seconds.items()}
-    for name, median in medians.items():
-        print(f"{name:12} {median:6.2f} s   ({files} files, {rounds} rounds)")
-    print(f"ratio        {medians['gitpipe add'] / medians['dvc add']:6.2f}")
-
-
-if __name__ == "__main__":
-    main(*(int(value) for value in (sys.argv[1:] + ["10000", "3"][len(sys.argv) - 1 :])))
+def run(scratch: Path, rounds: int = 3, files: int = 10_000) -> list[Row]:
+    first: tuple[list[float], list[float]] = ([], [])
+    again: tuple[list[float], list[float]] = ([], [])
+    for number in range(rounds):
+        with data_repo(scratch, {}) as repo:
+            peer = dvc_repo(scratch)
+            for data in (repo.data, peer / "data"):
+                small_files(data, files, number)
+            both = [("gitpipe add data", repo.src, 0), ("dvc add -q data", peer, 1)]
+            for times, change in ((first, False), (again, True)):
+                if change:
+                    for data in (repo.data, peer / "data"):
+                        (data / "class00" / "000000.txt").write_text(f"changed {number}\n")
+                for command, where, side in both if number % 2 else both[::-1]:
+                    times[side].append(timed(command, where))
+            shutil.rmtree(peer)
+    return [
+        at_most(f"gitpipe add, {files:,} new files", "dvc add", *first, 0.35),
+        informs(f"gitpipe add, one of {files:,} files changed", "dvc add", *again),
+    ]

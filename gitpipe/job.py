@@ -233,9 +233,12 @@ class JobRunner:
             files = outputs[datum]
             if any(md5 in gone for _, md5, _ in files):
                 continue
-            # What no commit holds yet may have been cut short by a power failure: DVC would trust it unread.
-            if not committed and not all(self.blobs.verify(md5) for _, md5, _ in files):
-                continue
+            if not committed:
+                # What no commit holds yet may have been cut short by a power failure: DVC would trust it unread.
+                if not all(self.blobs.verify(md5) for _, md5, _ in files):
+                    continue
+                # Nor did the killed run come to make it durable: this one has to, before its commit names it (I7).
+                self.blobs.adopt(md5 for _, md5, _ in files)
             work.lines[datum] = line
         total = len(work.all)
         work.counts = {"total": total, "skipped": len(work.lines), "processed": 0, "failed": 0}

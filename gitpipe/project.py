@@ -45,12 +45,13 @@ from gitpipe.views import JobInfo, Progress, StatusInfo
 NOTES = "refs/notes/gitpipe"
 EXCLUDE = ("/data", "/.dvc/cache", "/.dvc/tmp", "/.dvc/config.local")
 PYTHON = "gitpipe.python"
+SHOWN = "shown"  # in the journal: the newest job whose end `wait` or `run` has shown
 OnProgress = Callable[[Sequence[Progress]], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Local git config ``gitpipe.*``, with its defaults."""
+    """Local git config ``gitpipe.*``, with its defaults; `python` is "" where `gitpipe init` was never run."""
 
     python: str
     engine: str
@@ -73,7 +74,7 @@ class Settings:
         except ValueError as error:
             raise UsageError(f"git config gitpipe.linger is {found['gitpipe.linger']!r}: use seconds") from error
         address = found.get("gitpipe.rayaddress", "")
-        return cls(found.get("gitpipe.python", sys.executable), engine, address, sandbox, linger)
+        return cls(found.get(PYTHON, ""), engine, address, sandbox, linger)
 
 
 class Project:
@@ -180,14 +181,19 @@ class Project:
             for executor in executors:
                 executor.close()
 
-        def close() -> None:
-            abort()
-            self.repo.close()
-
         # A kill between a ref and the working trees on it: these are brought after now.
         self.checkouts.catch_up_all()
-        common, store = self.repo.common, self.store
-        return Runner(common, self.journal, self.reconciler, store, make_jobs, after, record, abort, close)
+        return Runner(
+            self.repo.common,
+            self.journal,
+            self.reconciler,
+            self.store,
+            make_jobs,
+            after,
+            record,
+            abort,
+            self.repo.close,
+        )
 
     @contextlib.contextmanager
     def _dvc_locks(self) -> Iterator[None]:
@@ -265,13 +271,21 @@ class Project:
             nudges.unmark(self.repo.common)
             lock.release()
         on_progress(self._progress(since))
+        left = len(self.journal.unfinished())
+        if left:
+            raise GitpipeError(f"told to end with {left} jobs not done: `gitpipe run` goes on with them")
         return self._outcome(since)
 
     def _oldest_open(self) -> int:
-        """The job before the oldest that is not over; what comes after it is what a waiting person waits for."""
-        unfinished = [job.seq for job in self.journal.unfinished()]
-        newest = self.journal.db.execute("SELECT COALESCE(MAX(seq), 0) FROM jobs").fetchone()[0]
-        return min(unfinished, default=newest + 1) - 1
+        """The job before the oldest that a waiting person waits for: one that is not over, or that is of the newest
+        commit set and was not shown yet.  A quick job is done before anybody has typed `gitpipe wait`.
+        """
+        shown, newest = int(self.journal.meta(SHOWN) or 0), self._newest_job()
+        fresh = self.journal.jobs("set_id = ? AND seq > ?", [self.journal.newest_set(), shown])
+        return min((job.seq for job in [*self.journal.unfinished(), *fresh]), default=newest + 1) - 1
+
+    def _newest_job(self) -> int:
+        return int(self.journal.db.execute("SELECT COALESCE(MAX(seq), 0) FROM jobs").fetchone()[0])
 
     def _progress(self, since: int) -> list[Progress]:
         return [progress(row) for row in self.jobs.since(since)]
@@ -280,6 +294,7 @@ class Project:
         trouble = self.journal.meta("trouble")
         if trouble:
             raise GitpipeError(trouble)
+        self.journal.set_meta(SHOWN, str(self._newest_job()))
         rows = {row.seq: row for row in [*self.jobs.since(since), *self.jobs.failures()]}
         return [job_info(rows[seq]) for seq in sorted(rows)]
 
@@ -334,7 +349,7 @@ class Project:
 
     def _warnings(self) -> Iterator[str]:
         yield from (text for key in ("trouble", "broken") for text in self.journal.meta(key).splitlines() if text)
-        known, stopped = self.store.trusted(), self.store.stopped()
+        known, stopped = self.store.trusted_and_stopped()
         heads = self.repo.refs("refs/heads")
         head = self.store.head()
         for name, pipeline in self.store.all(head).items():
@@ -369,9 +384,10 @@ def open_project(where: Path) -> Project:
         NotARepo: no git repository, or `gitpipe init` was never run in it.
     """
     repo = Repo(where)
-    if not repo.config(PYTHON):
+    project = Project(repo)
+    if not project.settings.python:
         raise NotARepo(f"gitpipe is not set up in {repo.top or repo.common}: run `gitpipe init` there")
-    return Project(repo)
+    return project
 
 
 def init(where: Path) -> list[str]:

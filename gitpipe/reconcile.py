@@ -97,7 +97,7 @@ class Reconciler:
     def _runnable(self) -> dict[str, Pipeline]:
         """The pipelines that may run here: trusted (I12), not stopped, and with all upstream pipelines among them."""
         everything = self.pipelines.all(self.pipelines.head())
-        trusted, stopped = self.pipelines.trusted(), self.pipelines.stopped()
+        trusted, stopped = self.pipelines.trusted_and_stopped()
         return {n: p for n, p in everything.items() if p.version in trusted and n not in stopped}
 
     # -- the usual way: something moved since the last look ----------------------------------------------------------

@@ -28,6 +28,7 @@ from gitpipe.reconcile import Reconciler
 POLL_SECONDS = 0.05
 LOOK_SECONDS = 5.0
 MAX_JOBS = 32
+GRACE_SECONDS = 0.5  # for datums that run when the runner is to end; what takes longer is begun again next time
 MAX_LOG = 1 << 20
 
 
@@ -51,7 +52,7 @@ class Runner:
             jobs: makes the `JobRunner` (and with it the executor) when the first job is to run.
             after: called when a job has succeeded, before it counts as done for `wait`: working trees.
             record: called when it is done: notes.
-            abort: ends the workers, whatever they are at: a stage may run for hours.
+            abort: ends executors with all that they run.
             close: ends whatever else was started.
         """
         self.common, self.journal, self.reconciler, self.pipelines = common, journal, reconciler, pipelines
@@ -97,11 +98,16 @@ class Runner:
                 self._changed.clear()
         finally:
             self._stop.set()
+            self._join(GRACE_SECONDS)
             self._abort()
-            for thread in self._threads:
-                thread.join()
+            self._join(None)
             self.journal.clear_workers()
             self._close()
+
+    def _join(self, seconds: float | None) -> None:
+        end = None if seconds is None else time.monotonic() + seconds
+        for thread in self._threads:
+            thread.join(None if end is None else max(0.0, end - time.monotonic()))
 
     def _may_end(self) -> bool:
         """Drop the mark, then look once more: a hook that saw the mark has left its nudge before."""
@@ -198,8 +204,9 @@ class Runner:
 def main(common: Path) -> int:
     """Be the runner of a repository in the background; 0, also where another one is at work."""
     lock = nudges.Lock(common)
-    # One that is about to end has dropped its mark but may still hold the lock for a moment.
-    if not lock.acquire(0.0 if nudges.marked(common) else 3.0):
+    # One that is about to end has dropped its mark but may still hold the lock for a moment; one that was killed left
+    # its mark, and who asks whether a runner lives holds the lock for an instant, too.
+    if not lock.acquire(0.3 if nudges.marked(common) else 3.0):
         return 0
     log = nudges.state_dir(common) / "runner.log"
     log.parent.mkdir(parents=True, exist_ok=True)

@@ -34,6 +34,7 @@ from gitpipe.joblog import JobLogs
 from gitpipe.jobviews import Jobs, job_info, progress
 from gitpipe.journal import JobRow, Journal
 from gitpipe.pipelines import PipelineStore
+from gitpipe.provenance import IDENTITY
 from gitpipe.reconcile import Reconciler
 from gitpipe.repo import HEADS, Repo
 from gitpipe.runner import Runner
@@ -176,14 +177,23 @@ class Project:
             with notes_lock, contextlib.suppress(GitpipeError):
                 self._note(job)
 
-        def close() -> None:
+        def abort() -> None:
             for executor in executors:
                 executor.close()
-            self.repo.close()
 
         # A kill between a ref and the working trees on it: these are brought after now.
         self.checkouts.catch_up_all()
-        return Runner(self.repo.common, self.journal, self.reconciler, self.store, make_jobs, after, record, close)
+        return Runner(
+            self.repo.common,
+            self.journal,
+            self.reconciler,
+            self.store,
+            make_jobs,
+            after,
+            record,
+            abort,
+            self.repo.close,
+        )
 
     @contextlib.contextmanager
     def _dvc_locks(self) -> Iterator[None]:
@@ -204,7 +214,14 @@ class Project:
             "platform": platform.platform(),
         }
         text = json.dumps(record, sort_keys=True)
-        self.repo.git("notes", f"--ref={NOTES}", "add", "-f", "-m", text, job.output or "")
+        # The runner is started without GIT_*, so git may not know who the user is; it was not the user who noted it.
+        name, mail = IDENTITY.rstrip(">").split(" <")
+        who = {
+            f"GIT_{role}_{key}": value
+            for role in ("AUTHOR", "COMMITTER")
+            for key, value in (("NAME", name), ("EMAIL", mail))
+        }
+        self.repo.git("notes", f"--ref={NOTES}", "add", "-f", "-m", text, job.output or "", env=who)
 
     # -- wait, run ---------------------------------------------------------------------------------------------------
 
@@ -254,6 +271,9 @@ class Project:
             nudges.unmark(self.repo.common)
             lock.release()
         on_progress(self._progress(since))
+        left = len(self.journal.unfinished())
+        if left:
+            raise GitpipeError(f"told to end with {left} jobs not done: `gitpipe run` goes on with them")
         return self._outcome(since)
 
     def _oldest_open(self) -> int:
@@ -343,8 +363,7 @@ class Project:
         for each in self.checkouts.behind():
             what = f"{each.tree.top} is behind its branch, as {each.reason}"
             yield f"{what}: stash or commit them elsewhere, then `git reset --keep`"
-        cursor = self.journal.cursor()
-        moved = [b for b, sha in cursor.sources.items() if heads.get(HEADS + b) != sha] if cursor else []
+        moved = self.reconciler.moved()
         if moved and not nudges.runner_lives(self.repo.common):
             yield f"{', '.join(moved)} changed since the last run: `gitpipe wait` or `gitpipe run`"
 

@@ -189,6 +189,9 @@ class Repo:
         runner = git.Git(str(where))
         # GITPIPE=0: what gitpipe does with git must not wake gitpipe's own hooks.
         extra = {"GITPIPE": "0", "LC_ALL": "C.UTF-8", **(env or {})}
+        # GitPython would go to the current folder instead, which may be another repository.
+        if not os.access(where, os.X_OK):
+            raise GitpipeError(f"git {_verb(args)} failed: there is no folder {where}")
         try:
             source = _stdin_file(stdin)
             try:
@@ -398,7 +401,12 @@ class Repo:
         if not revisions:
             return
         out = self.git_bytes(
-            "rev-list", "--header", *options, "--stdin", stdin=_lines([*revisions, *(["--", *paths] if paths else [])])
+            "rev-list",
+            "--header",
+            "--encoding=UTF-8",  # whatever i18n.logOutputEncoding says
+            *options,
+            "--stdin",
+            stdin=_lines([*revisions, *(["--", *paths] if paths else [])]),
         )
         for record in out.split(b"\0"):
             sha, _, raw = record.lstrip(b"\n").partition(b"\n")
@@ -415,11 +423,9 @@ class Repo:
         near = self._near_parents(new, old) if old else None
         if near is not None:
             return [c for c in near if not paths or self._touches(c, paths)]
-        if old is not None:
-            base = self.git("rev-list", "--first-parent", "--boundary", f"{old}..{new}", "--").split()
-            # The boundary is marked with "-"; it is `old` itself only if `old` lies on the first-parent chain.
-            if f"-{old}" not in base:
-                return None
+        # Down to `old` and not further, if it lies on the chain.  (--boundary names it as second parent, too.)
+        if old and old not in self.git("rev-list", "--first-parent", new, "--not", f"{old}^@", "--").split():
+            return None
         found = list(self.log([new, *([f"^{old}"] if old else [])], "--first-parent", paths=paths))
         return found[::-1]
 
@@ -608,6 +614,10 @@ def parse_commit(sha: str, data: bytes) -> Commit:
     """
     head, _, body = data.partition(b"\n\n")
     tree, parents, author, committer = "", [], "", ""
+    encoding = re.search(rb"^encoding ([\w.:-]+)$", head, re.MULTILINE)
+    if encoding:  # i18n.commitEncoding of whoever wrote it
+        with contextlib.suppress(LookupError, UnicodeDecodeError):
+            head, body = (part.decode(encoding[1].decode()).encode() for part in (head, body))
     for line in head.decode("utf-8", "surrogateescape").split("\n"):
         key, _, value = line.partition(" ")
         if key == "tree" and not tree:

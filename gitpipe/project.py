@@ -282,12 +282,9 @@ class Project:
         return self._outcome(since)
 
     def _oldest_open(self) -> int:
-        """The job before the oldest that a waiting person waits for: one that is not over, or that is of the newest
-        commit set and was not shown yet.  A quick job is done before anybody has typed `gitpipe wait`.
-        """
-        shown, newest = int(self.journal.meta(SHOWN) or 0), self._newest_job()
-        fresh = self.journal.jobs("set_id = ? AND seq > ?", [self.journal.newest_set(), shown])
-        return min((job.seq for job in [*self.journal.unfinished(), *fresh]), default=newest + 1) - 1
+        """The job before the oldest that is not over; what comes after it is what a waiting person waits for."""
+        unfinished = [job.seq for job in self.journal.unfinished()]
+        return min(unfinished, default=self._newest_job() + 1) - 1
 
     def _newest_job(self) -> int:
         return int(self.journal.db.execute("SELECT COALESCE(MAX(seq), 0) FROM jobs").fetchone()[0])
@@ -299,8 +296,11 @@ class Project:
         trouble = self.journal.meta("trouble")
         if trouble:
             raise GitpipeError(trouble)
+        # A quick job is done before anybody has typed `gitpipe wait`: those of the newest set are shown once.
+        shown = int(self.journal.meta(SHOWN) or 0)
+        fresh = self.journal.jobs("set_id = ? AND seq > ? AND replay = 0", [self.journal.newest_set(), shown])
         self.journal.set_meta(SHOWN, str(self._newest_job()))
-        rows = {row.seq: row for row in [*self.jobs.since(since), *self.jobs.failures()]}
+        rows = {row.seq: row for row in [*fresh, *self.jobs.since(since), *self.jobs.failures()]}
         return [job_info(rows[seq]) for seq in sorted(rows)]
 
     def runner_status(self) -> str:

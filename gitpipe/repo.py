@@ -17,6 +17,9 @@ from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
+# Where git is not installed, GitPython fails at import unless told not to; `Repo` has a line for that case.
+os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+
 import git
 from git.exc import GitCommandError, GitCommandNotFound, InvalidGitRepositoryError, NoSuchPathError
 from gitdb import IStream

@@ -84,6 +84,13 @@ class Checkouts:
                 self._follow(tree, stamp.commit, head)
         return behind
 
+    def catch_up_all(self) -> None:
+        """`catch_up` for every output branch that is checked out somewhere."""
+        owned = self.pipelines.versions(self.pipelines.head())
+        for tree in self.repo.worktrees():
+            if tree.ref is not None and tree.ref.removeprefix(HEADS) in owned:
+                self.catch_up(tree.ref)
+
     def behind(self) -> list[Behind]:
         """Working trees that did not follow their branch, for ``status``."""
         found = []

@@ -229,6 +229,15 @@ class Journal:
         """Queued and running jobs, in order."""
         return self.jobs("state IN ('queued', 'running')", tail="ORDER BY set_id, seq")
 
+    def first_unfinished(self) -> dict[str, JobRow]:
+        """Pipeline -> its oldest job that is not over: the only one of it that may run (k-1 before k)."""
+        rows = self.jobs(
+            "seq IN (SELECT seq FROM (SELECT seq, MIN(set_id) FROM jobs WHERE state IN ('queued', 'running') "
+            "GROUP BY pipeline))",
+            tail="ORDER BY set_id, seq",
+        )
+        return {row.pipeline: row for row in rows}
+
     def update_job(self, seq: int, **values: Any) -> None:
         """Set columns of one job."""
         for key in ("notes", "inputs"):

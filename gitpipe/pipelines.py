@@ -58,6 +58,7 @@ class PipelineStore:
 
     def __init__(self, repo: Repo) -> None:
         self.repo = repo
+        self.broken: dict[str, str] = {}  # pipeline -> why its newest source could not be taken
         self._loaded: dict[tuple[str, str], Pipeline] = {}
 
     # -- reading -----------------------------------------------------------------------------------------------------
@@ -265,11 +266,14 @@ class PipelineStore:
             source = self.source(commit, name)
             if source is None or name not in current:
                 continue
+            self.broken.pop(name, None)
             try:
                 spec, origin = self._at(sha, source.path, name)
-            except GitpipeError:
-                continue  # the file is gone or broken there: the last good version stays, `status` warns
-            tree = self.build(replace(spec, salt=self.load(name, current[name]).spec.salt), origin)
+                tree = self.build(replace(spec, salt=self.load(name, current[name]).spec.salt), origin)
+            except GitpipeError as error:
+                # Gone or broken there: the last good version stays, `status` says why.
+                self.broken[name] = f"{name} stays as it was: in {branch}@{sha[:12]}, {error}"
+                continue
             if tree != current[name]:
                 trees[name] = tree
                 origins[name] = Source(branch, sha, source.path, False)

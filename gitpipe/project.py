@@ -123,7 +123,10 @@ class Project:
 
     @functools.cached_property
     def jobs(self) -> Jobs:
-        return Jobs(self.journal, self.logs, lambda: nudges.runner_lives(self.repo.common))
+        def slots() -> dict[str, int]:
+            return {n: p.spec.parallelism for n, p in self.store.all(self.store.head()).items()}
+
+        return Jobs(self.journal, self.logs, lambda: nudges.runner_lives(self.repo.common), slots)
 
     @functools.cached_property
     def history(self) -> History:
@@ -167,6 +170,8 @@ class Project:
 
         def after(job: JobRow) -> None:
             self.checkouts.catch_up(HEADS + job.pipeline)
+
+        def record(job: JobRow) -> None:
             with notes_lock, contextlib.suppress(GitpipeError):
                 self._note(job)
 
@@ -175,7 +180,9 @@ class Project:
                 executor.close()
             self.repo.close()
 
-        return Runner(self.repo.common, self.journal, self.reconciler, self.store, make_jobs, after, close)
+        # A kill between a ref and the working trees on it: these are brought after now.
+        self.checkouts.catch_up_all()
+        return Runner(self.repo.common, self.journal, self.reconciler, self.store, make_jobs, after, record, close)
 
     @contextlib.contextmanager
     def _dvc_locks(self) -> Iterator[None]:
@@ -258,6 +265,9 @@ class Project:
         return [progress(row) for row in self.jobs.since(since)]
 
     def _outcome(self, since: int) -> list[JobInfo]:
+        trouble = self.journal.meta("trouble")
+        if trouble:
+            raise GitpipeError(trouble)
         rows = {row.seq: row for row in [*self.jobs.since(since), *self.jobs.failures()]}
         return [job_info(rows[seq]) for seq in sorted(rows)]
 
@@ -311,9 +321,7 @@ class Project:
         )
 
     def _warnings(self) -> Iterator[str]:
-        trouble = self.journal.meta("trouble")
-        if trouble:
-            yield trouble
+        yield from (text for key in ("trouble", "broken") for text in self.journal.meta(key).splitlines() if text)
         known, stopped = self.store.trusted(), self.store.stopped()
         heads = self.repo.refs("refs/heads")
         head = self.store.head()

@@ -53,6 +53,8 @@ class Reconciler:
         heads = self.repo.refs("refs/heads")
         code = dict(cursor.code) if cursor else {}
         code.update(self.pipelines.follow(code, heads))
+        if cursor is None or code != cursor.code:
+            self.journal.set_meta("broken", "\n".join(self.pipelines.broken.values()))
         found = self._runnable()
         specs = {name: p.spec for name, p in found.items()}
         now = {b: heads[HEADS + b] for b in sorted(sources(specs)) if HEADS + b in heads}

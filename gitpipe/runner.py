@@ -42,22 +42,25 @@ class Runner:
         pipelines: PipelineStore,
         jobs: Callable[[], JobRunner],
         after: Callable[[JobRow], None],
+        record: Callable[[JobRow], None],
         close: Callable[[], None],
     ) -> None:
         """
         Args:
             jobs: makes the `JobRunner` (and with it the executor) when the first job is to run.
-            after: called when a job has succeeded: worktrees, notes.
+            after: called when a job has succeeded, before it counts as done for `wait`: working trees.
+            record: called when it is done: notes.
             close: ends executors and whatever else was started.
         """
         self.common, self.journal, self.reconciler, self.pipelines = common, journal, reconciler, pipelines
-        self._make_jobs, self._after, self._close = jobs, after, close
+        self._make_jobs, self._after, self._record, self._close = jobs, after, record, close
         self._jobs: JobRunner | None = None
-        self._active: dict[int, threading.Thread] = {}
+        self._active: dict[int, JobRow] = {}
+        self._threads: list[threading.Thread] = []
         self._changed = threading.Event()
         self._stop = threading.Event()
         self._waiting: dict[str, int] = {}
-        self.trouble = ""
+        self._busy = True
 
     def stop(self) -> None:
         """Ask the loop to end: running jobs go back to the queue."""
@@ -82,7 +85,7 @@ class Runner:
                     self._look(names)
                 self._start_ready()
                 self._release()
-                if self._active or self._waiting or self.journal.unfinished():
+                if self._active or self._waiting or self._busy:
                     idle_since = time.monotonic()
                 elif linger is None or (time.monotonic() - idle_since > linger and self._may_end()):
                     break
@@ -91,7 +94,7 @@ class Runner:
                 self._changed.clear()
         finally:
             self._stop.set()
-            for thread in list(self._active.values()):
+            for thread in self._threads:
                 thread.join()
             self.journal.clear_workers()
             self._close()
@@ -114,14 +117,17 @@ class Runner:
         return True
 
     def _look(self, names: set[str]) -> None:
+        trouble = ""
         try:
-            newest = self.reconciler.plan()
-            self.trouble = ""
+            self.reconciler.plan()
         except GitpipeError as error:
-            # A broken spec or a lost object must not end the runner; `status` says it.
-            self.trouble = str(error)
-            newest = self.journal.newest_set()
-        self.journal.set_meta("trouble", self.trouble)
+            # A broken spec or a lost object must not end the runner; `wait` and `status` say it.
+            trouble = str(error)
+        except Exception as error:
+            traceback.print_exc()
+            trouble = f"internal error: {error!r}, see {self.common}/gitpipe/runner.log"
+        newest = self.journal.newest_set()
+        self.journal.set_meta("trouble", trouble)
         point("set-recorded")
         self._waiting.update(dict.fromkeys(names, newest))
 
@@ -129,8 +135,8 @@ class Runner:
         """Take away the nudges whose sets are all done."""
         if not self._waiting:
             return
-        unfinished = [job.set_id for job in self.journal.unfinished()]
-        first = min(unfinished, default=None)
+        unfinished = [job.set_id for job in self.journal.first_unfinished().values()]
+        first = min([*unfinished, *(job.set_id for job in list(self._active.values()))], default=None)
         done = {n for n, newest in self._waiting.items() if first is None or first > newest}
         nudges.take(self.common, done)
         for name in done:
@@ -139,26 +145,23 @@ class Runner:
     # -- which job may run -------------------------------------------------------------------------------------------
 
     def _start_ready(self) -> None:
-        waiting = [job for job in self.journal.unfinished() if job.seq not in self._active]
+        first = self.journal.first_unfinished()
+        self._busy = bool(first)
+        waiting = [job for job in first.values() if job.seq not in self._active]
         if not waiting or self._stop.is_set():
             return
-        unfinished = self.journal.unfinished()
         specs = {n: p.spec for n, p in self.pipelines.all(self.pipelines.head()).items()}
         for job in waiting:
             if len(self._active) >= MAX_JOBS:
                 return
             above = upstream(specs, job.pipeline) if job.pipeline in specs else set()
-            blocked = any(
-                (other.pipeline == job.pipeline and other.set_id < job.set_id)
-                or (other.pipeline in above and other.set_id <= job.set_id)
-                for other in unfinished
-            )
-            if not blocked:
+            if not any(name in first and first[name].set_id <= job.set_id for name in above):
                 self._start(job)
 
     def _start(self, job: JobRow) -> None:
         thread = threading.Thread(target=self._run, args=(job,), name=f"job-{job.pipeline}", daemon=True)
-        self._active[job.seq] = thread
+        self._active[job.seq] = job
+        self._threads = [t for t in self._threads if t.is_alive()] + [thread]
         thread.start()
 
     def _run(self, job: JobRow) -> None:
@@ -166,12 +169,13 @@ class Runner:
             if self._jobs is None:
                 self._jobs = self._make_jobs()
             state = self._jobs.run(job.seq, self._stop.is_set)
-            done = self.journal.job(job.seq)
-            # Whoever waits for this job, or depends on it, need not wait for what comes after it.
-            self._active.pop(job.seq, None)
-            self._changed.set()
-            if state is JobState.SUCCESS and done is not None:
+            self._changed.set()  # what depends on it may start
+            done = self.journal.job(job.seq) if state is JobState.SUCCESS else None
+            if done is not None:
                 self._after(done)
+                self._active.pop(job.seq, None)
+                self._changed.set()  # who waits for it may go on
+                self._record(done)
         except Exception as error:
             # A bug must fail this job, not leave it running for ever nor end the runner.
             traceback.print_exc()

@@ -109,7 +109,8 @@ class Spec:
             "salt": self.salt,
             "ignored": list(self.ignored),
         }
-        return {name: value for name, value in values.items() if value}
+        # "code": [] says that there is none; left out, it would mean the whole folder.
+        return {name: value for name, value in values.items() if value or (name == "code" and value is not None)}
 
     def _parallelism_spec(self) -> dict[str, Any]:
         if self.constant:

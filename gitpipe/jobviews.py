@@ -43,7 +43,9 @@ class Jobs:
     def _of(self, pipeline: str, tail: str) -> builtins.list[JobRow]:
         rows = self.journal.jobs("pipeline = ?", [pipeline], tail)
         if not rows and pipeline not in self.slots():  # one without jobs may not have run yet
-            raise NotFound(f"pipeline {pipeline} does not exist, and no job of it is known: see `gitpipe list-pipeline`")
+            raise NotFound(
+                f"pipeline {pipeline} does not exist, and no job of it is known: see `gitpipe list-pipeline`"
+            )
         return rows
 
     def _find(self, name: str) -> JobRow:

@@ -138,8 +138,10 @@ class Project:
         """Have the runner look at the refs; it is started if none lives.  GITPIPE=0 means nobody is nudged."""
         if os.environ.get("GITPIPE") == "0":
             return
-        nudges.add_nudge(self.repo.common, "command")
-        self._ensure_runner()
+        # What was asked for is done and stands: a nudge that cannot be left costs time, no result (I9).
+        with contextlib.suppress(OSError):
+            nudges.add_nudge(self.repo.common, "command")
+            self._ensure_runner()
 
     def _ensure_runner(self) -> None:
         if not nudges.runner_lives(self.repo.common):

@@ -407,6 +407,9 @@ class Repo:
                 self._repo.odb.store(stream)
             except OSError as error:
                 raise GitpipeError(f"cannot write a git object in {self.common}: {error.strerror or error}") from error
+            except GitCommandError as error:
+                why = _one_line(str(error.stderr))
+                raise GitpipeError(f"cannot write a git object in {self.common}: {why}") from error
         return str(stream.hexsha.decode())
 
     def write_blob(self, data: bytes) -> str:

@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from gitpipe.blobs.dvc import DvcStore
-from gitpipe.blobs.pointers import read_pointer
+from gitpipe.blobs.pointers import Out, read_pointer
 from gitpipe.checkout import Checkouts
 from gitpipe.commit import SPEC_BRANCH, Listing, check_name, folder_clash, repo_of
 from gitpipe.datatree import POINTER, data_key, read_listing, write_tree
@@ -148,10 +148,13 @@ class DataRepos:
     def _size(self, commit: str) -> tuple[int | None, int]:
         key = data_key(self.repo, commit)
         if key.pointer and not key.folder:
-            outs = read_pointer(self.repo.blob(key.pointer).decode("utf-8", "replace"), POINTER)
+            outs = _outs_or_none(self.repo.blob(key.pointer))
             if outs and outs[0].size is not None and outs[0].nfiles is not None:
                 return outs[0].size, outs[0].nfiles
-        listing = read_listing(self.repo, self.blobs, commit)
+        try:
+            listing = read_listing(self.repo, self.blobs, commit)
+        except BadData:
+            return None, 0  # a damaged repo must not hide the others; whoever reads its files is told
         return sum(self.blobs.size(md5) or 0 for md5 in listing.values()), len(listing)
 
     # -- files in ----------------------------------------------------------------------------------------------------
@@ -513,6 +516,13 @@ class DataRepos:
 def _repo_word(words: Sequence[str]) -> str:
     """The repo's name in ``REPO@BRANCH:PATH``."""
     return words[0].partition(":")[0].partition("@")[0] if words else ""
+
+
+def _outs_or_none(pointer: bytes) -> list[Out]:
+    try:
+        return read_pointer(pointer.decode("utf-8", "replace"), POINTER)
+    except BadData:
+        return []
 
 
 def _finished(held: Commit, message: str | None, commit_id: str) -> str:

@@ -113,6 +113,9 @@ class JobRunner:
             self.journal.update_job(seq, state=JobState.QUEUED)
             return None
         except GitpipeError as error:
+            if stopped():  # its workers were ended under it
+                self.journal.update_job(seq, state=JobState.QUEUED)
+                return None
             self.journal.update_job(
                 seq, state=JobState.FAILED, finished=time.time(), reason=str(error), notes=work.notes, **work.counts
             )
@@ -219,8 +222,7 @@ class JobRunner:
     def _skip_known(self, work: Work) -> None:
         """Take what an earlier output commit, or a job that failed later, has made of the same datums."""
         name = work.pipeline.name
-        if work.parent:
-            self._index_history(name, work.parent)
+        self._index_history(name, work.parent)
         known = self.journal.known_datums(name, work.all)
         outputs = {datum: datumindex.outputs_of(line) for datum, (line, _) in known.items()}
         gone = set(self.blobs.missing(md5 for files in outputs.values() for _, md5, _ in files))
@@ -231,20 +233,28 @@ class JobRunner:
             files = outputs[datum]
             if any(md5 in gone for _, md5, _ in files):
                 continue
-            # What no commit holds yet may have been cut short by a power failure: DVC would trust it unread.
-            if not committed and not all(self.blobs.verify(md5) for _, md5, _ in files):
-                continue
+            if not committed:
+                # What no commit holds yet may have been cut short by a power failure: DVC would trust it unread.
+                if not all(self.blobs.verify(md5) for _, md5, _ in files):
+                    continue
+                # Nor did the killed run come to make it durable: this one has to, before its commit names it (I7).
+                self.blobs.adopt(md5 for _, md5, _ in files)
             work.lines[datum] = line
         total = len(work.all)
         work.counts = {"total": total, "skipped": len(work.lines), "processed": 0, "failed": 0}
         self.journal.update_job(work.job.seq, **work.counts)
 
-    def _index_history(self, name: str, head: str) -> None:
+    def _index_history(self, name: str, head: str | None) -> None:
         """Read the datum indexes of all output commits that the journal does not know yet."""
         since = self.journal.indexed_head(name)
         if since == head:
             return
-        chain = self.repo.first_parents(head, since) if since else None
+        chain = self.repo.first_parents(head, since) if since and head else None
+        if since and chain is None:
+            # The counts in the commit must be the same where the abandoned commits never were (I4).
+            self.journal.uncommit(name)
+        if head is None:
+            return
         commits = list(self.repo.log([head], "--first-parent"))[::-1] if chain is None else chain
         seen: set[str] = set()
         for commit in commits:

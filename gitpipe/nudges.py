@@ -102,11 +102,15 @@ def marked(common: Path) -> int | None:
 
 def runner_lives(common: Path) -> bool:
     """Whether some process holds the runner's lock."""
-    lock = Lock(common)
-    if lock.acquire():
-        lock.release()
-        return False
-    return True
+    fd = os.open(common, os.O_RDONLY)
+    try:
+        # Shared, so that two who ask at the same time do not take each other for a runner.
+        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(fd)
+    return False
 
 
 def start_runner(common: Path, flags: str) -> None:

@@ -28,6 +28,7 @@ from gitpipe.reconcile import Reconciler
 POLL_SECONDS = 0.05
 LOOK_SECONDS = 5.0
 MAX_JOBS = 32
+GRACE_SECONDS = 0.5  # for datums that run when the runner is to end; what takes longer is begun again next time
 MAX_LOG = 1 << 20
 
 
@@ -43,6 +44,7 @@ class Runner:
         jobs: Callable[[], JobRunner],
         after: Callable[[JobRow], None],
         record: Callable[[JobRow], None],
+        abort: Callable[[], None],
         close: Callable[[], None],
     ) -> None:
         """
@@ -50,10 +52,12 @@ class Runner:
             jobs: makes the `JobRunner` (and with it the executor) when the first job is to run.
             after: called when a job has succeeded, before it counts as done for `wait`: working trees.
             record: called when it is done: notes.
-            close: ends executors and whatever else was started.
+            abort: ends executors with all that they run.
+            close: ends whatever else was started.
         """
         self.common, self.journal, self.reconciler, self.pipelines = common, journal, reconciler, pipelines
-        self._make_jobs, self._after, self._record, self._close = jobs, after, record, close
+        self._make_jobs, self._after, self._record = jobs, after, record
+        self._abort, self._close = abort, close
         self._jobs: JobRunner | None = None
         self._active: dict[int, JobRow] = {}
         self._threads: list[threading.Thread] = []
@@ -94,10 +98,16 @@ class Runner:
                 self._changed.clear()
         finally:
             self._stop.set()
-            for thread in self._threads:
-                thread.join()
+            self._join(GRACE_SECONDS)
+            self._abort()
+            self._join(None)
             self.journal.clear_workers()
             self._close()
+
+    def _join(self, seconds: float | None) -> None:
+        end = None if seconds is None else time.monotonic() + seconds
+        for thread in self._threads:
+            thread.join(None if end is None else max(0.0, end - time.monotonic()))
 
     def _may_end(self) -> bool:
         """Drop the mark, then look once more: a hook that saw the mark has left its nudge before."""
@@ -147,7 +157,9 @@ class Runner:
     def _start_ready(self) -> None:
         first = self.journal.first_unfinished()
         self._busy = bool(first)
-        waiting = [job for job in first.values() if job.seq not in self._active]
+        # By pipeline, not by job: one that began before the local state was deleted is unknown to the new journal.
+        running = {job.pipeline for job in list(self._active.values())}
+        waiting = [job for job in first.values() if job.pipeline not in running]
         if not waiting or self._stop.is_set():
             return
         specs = {n: p.spec for n, p in self.pipelines.all(self.pipelines.head()).items()}
@@ -192,8 +204,9 @@ class Runner:
 def main(common: Path) -> int:
     """Be the runner of a repository in the background; 0, also where another one is at work."""
     lock = nudges.Lock(common)
-    # One that is about to end has dropped its mark but may still hold the lock for a moment.
-    if not lock.acquire(0.0 if nudges.marked(common) else 3.0):
+    # One that is about to end has dropped its mark but may still hold the lock for a moment; one that was killed left
+    # its mark, and who asks whether a runner lives holds the lock for an instant, too.
+    if not lock.acquire(0.3 if nudges.marked(common) else 3.0):
         return 0
     log = nudges.state_dir(common) / "runner.log"
     log.parent.mkdir(parents=True, exist_ok=True)

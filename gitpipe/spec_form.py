@@ -297,7 +297,7 @@ class SpecForm(Form):
     job_timeout: Seconds | None = None
     output_branch: Annotated[str, _worded(check_branch)] = "master"
     code: CodePaths | None = Field(
-        None, description="Path or paths of the pipeline's code, from the folder of the spec file."
+        None, description="Path or paths of the pipeline's code, from the folder of the spec file; [] is none."
     )
     writable_inputs: StrictBool = Field(False, description="Give the code private copies of its inputs to write to.")
     commits: Literal["every", "newest"] | None = Field(

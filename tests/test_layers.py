@@ -48,7 +48,7 @@ KNOWS = {
     "views": {"commit"},
     "repo": {"commit", "errors"},
     "inputs": {"commit", "datum", "errors", "globs"},
-    "stage": {"commit", "errors"},
+    "stage": {"commit", "errors", "faults"},
     "executors": {"errors", "stage"},
     "journal": {"errors"},
     "hooks": {"errors"},

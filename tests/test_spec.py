@@ -206,6 +206,7 @@ def test_yaml_of_several_documents() -> None:
     assert model.transform.stdin == ("one",)
     assert infer.transform == Transform(python="stages:infer")
     assert (infer.code, infer.writable_inputs, infer.commits) == (("infer.py", "lib"), True, "newest")
+    assert load({**small(), "code": []}).code == ()  # none, where None would be the whole folder
 
 
 def test_no_code_is_kept_apart_from_the_whole_folder() -> None:

@@ -31,6 +31,7 @@ from gitpipe.blobs.listing import DIR, decode_listing, encode_listing, md5_hex
 from gitpipe.blobs.place import can_reflink, clone, copy, flush, place, umask
 from gitpipe.commit import Listing
 from gitpipe.errors import BadData, GitpipeError
+from gitpipe.faults import point
 
 _OID = re.compile(r"[0-9a-f]{32}(?:\.dir)?\Z")
 _PROTECTED = 0o444
@@ -103,7 +104,7 @@ class DvcStore:
     def _need(self, md5: str) -> tuple[str, os.stat_result]:
         found = self._find(md5)
         if found is None:
-            raise BadData(f"blob {md5} is not in the cache {self.cache}; run `gitpipe pull` or `dvc fetch`")
+            raise BadData(f"blob {md5} is not in the cache {self.cache}: bring it with `dvc fetch`")
         return found
 
     def has(self, md5: str) -> bool:
@@ -277,16 +278,22 @@ class DvcStore:
         return md5, status.st_size
 
     def _keep(self, path: str, md5: str, size: int) -> bool:
-        """Whether the blob is here already, whole as far as its size tells.  Not yet protected: `sync` sees to it."""
+        """Whether the blob is here already, whole.  Not yet protected: `sync` sees to it.
+
+        Protected says that its bytes were made durable.  Else a crash or a full disk may have left another size, or
+        zeros: then it is to be replaced.
+        """
         try:
             status = os.stat(path)
+            if status.st_size != size:
+                return False
+            if stat.S_IMODE(status.st_mode) != _PROTECTED:
+                if md5 not in self._pending and _digest_of(path) != md5.removesuffix(DIR):
+                    return False
+                with self._lock:
+                    self._pending.add(md5)
         except (FileNotFoundError, NotADirectoryError):
             return False
-        if status.st_size != size:
-            return False  # cut short by a crash or a full disk; to be replaced
-        if stat.S_IMODE(status.st_mode) != _PROTECTED:
-            with self._lock:
-                self._pending.add(md5)
         return True
 
     def _publish(self, tmp: str, path: str, md5: str) -> None:
@@ -347,7 +354,10 @@ class DvcStore:
                     age = now - entry.stat().st_mtime
                     limit = older_than if _dead(entry.name, host) else max(older_than, 86400.0)
                     if age >= limit:
-                        os.unlink(entry.path)
+                        if entry.is_dir(follow_symlinks=False):  # of a fetch
+                            shutil.rmtree(entry.path)
+                        else:
+                            os.unlink(entry.path)
                         swept += 1
         return swept
 
@@ -383,6 +393,7 @@ class DvcStore:
                 flush(self._root)
                 for md5 in batch:
                     self._protect(md5)
+                    point("blob-protected")
             except BaseException as exc:
                 with self._lock:
                     self._pending |= batch
@@ -617,6 +628,14 @@ def _digest(descriptor: int) -> str:
     while chunk := os.read(descriptor, _CHUNK):
         digest.update(chunk)
     return digest.hexdigest()
+
+
+def _digest_of(path: str) -> str:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        return _digest(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _copy_small(source: str, target: str) -> os.stat_result:

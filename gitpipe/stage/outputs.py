@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from gitpipe.commit import check_path
 from gitpipe.errors import BadData
+from gitpipe.faults import point
 
 Output = tuple[str, str, int]
 """Path below ``/pfs/out``, md5, bytes."""
@@ -175,7 +176,7 @@ def _store(path: str, cache: str, may_move: bool) -> tuple[str, int]:
             size += len(data)
         md5 = digest.hexdigest()
         blob = f"{cache}/{md5[:2]}/{md5[2:]}"
-        if _has(blob, size):
+        if _has(blob, md5, size):
             return md5, size
         os.makedirs(f"{cache}/{md5[:2]}", exist_ok=True)
         # A second link would let user code change the blob afterwards, through the other name.
@@ -187,7 +188,7 @@ def _store(path: str, cache: str, may_move: bool) -> tuple[str, int]:
             source = _copy(fd, f"{cache}/{md5[:2]}")
     finally:
         os.close(fd)
-    _publish(source, blob, size)
+    _publish(source, blob, md5, size)
     return md5, size
 
 
@@ -200,12 +201,26 @@ def _open(path: str) -> int:
         return os.open(path, flags)
 
 
-def _has(blob: str, size: int) -> bool:
-    """Whether the cache has it already; one of another size is a torn write, and is to be replaced."""
+def _has(blob: str, md5: str, size: int) -> bool:
+    """Whether the cache has it already; a torn write is to be replaced.
+
+    Read-only says that its bytes were made durable.  Else a power failure may have left another size, or zeros.
+    """
     try:
-        return os.stat(blob).st_size == size
+        status = os.stat(blob)
+        if status.st_size != size:
+            return False
+        return not status.st_mode & 0o222 or _digest(blob) == md5
     except FileNotFoundError:
         return False
+
+
+def _digest(path: str) -> str:
+    digest = hashlib.md5(usedforsecurity=False)
+    with open(path, "rb", buffering=0) as file:
+        while data := file.read(_CHUNK):
+            digest.update(data)
+    return digest.hexdigest()
 
 
 def _copy(fd: int, folder: str) -> str:
@@ -225,13 +240,14 @@ def _copy(fd: int, folder: str) -> str:
     return name
 
 
-def _publish(source: str, blob: str, size: int) -> None:
+def _publish(source: str, blob: str, md5: str, size: int) -> None:
     """Give `source` its name in the cache; a good blob that another worker put there meanwhile is kept."""
     try:
         os.link(source, blob)
+        point("blob-written")
         os.unlink(source)
     except FileExistsError:
-        if _has(blob, size):
+        if _has(blob, md5, size):
             os.unlink(source)
         else:
             os.replace(source, blob)

@@ -56,7 +56,7 @@ def read_listing(repo: Repo, blobs: BlobStore, treeish: str) -> Listing:
     try:
         return _read_listing(repo, blobs, treeish)
     except BadData as error:
-        raise BadData(f"{error} (in {treeish[:12]})") from error
+        raise BadData(f"commit {treeish[:12]}: {error}") from error
 
 
 def _read_listing(repo: Repo, blobs: BlobStore, treeish: str) -> Listing:

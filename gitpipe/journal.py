@@ -138,7 +138,7 @@ class Journal:
             self._set_aside()
 
     def _writable(self) -> bool:
-        """Whether a file can be made beside the journal; SQLite's own words for a full disk differ from case to case."""
+        """Whether a file can be made beside the journal; what SQLite says of a full disk differs."""
         try:
             with tempfile.TemporaryFile(dir=self.path.parent) as file:
                 file.write(b"\0" * ROOM)

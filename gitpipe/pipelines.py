@@ -89,7 +89,12 @@ class PipelineStore:
             tree = self.repo.tree(version)
             if "spec.json" not in tree:
                 raise BadSpec(f"{SPEC_BRANCH}:{name} has no spec.json: remove the folder or update-pipeline {name}")
-            spec = Spec.from_json(self.repo.blob(tree["spec.json"].sha))
+            try:
+                spec = Spec.from_json(self.repo.blob(tree["spec.json"].sha))
+            except BadSpec as error:
+                raise BadSpec(
+                    f"{SPEC_BRANCH}:{name}/{error}; is it from a newer gitpipe? if not, `git revert` on {SPEC_BRANCH}"
+                ) from error
             if spec.name != name:
                 raise BadSpec(f"{SPEC_BRANCH}:{name}/spec.json names the pipeline {spec.name!r}")
             code = tree.get("code")

@@ -48,6 +48,7 @@ EXCLUDE = ("/data", "/.dvc/cache", "/.dvc/tmp", "/.dvc/config.local")
 PYTHON = "gitpipe.python"
 CACHE = "gitpipe.cache"
 SHOWN = "shown"  # in the journal: the newest job whose end `wait` or `run` has shown
+MAX_STARTS = 15
 OnProgress = Callable[[Sequence[Progress]], None]
 
 
@@ -145,12 +146,17 @@ class Project:
         """Have the runner look at the refs; it is started if none lives.  GITPIPE=0 means nobody is nudged."""
         if os.environ.get("GITPIPE") == "0":
             return
-        nudges.add_nudge(self.repo.common, "command")
-        self._ensure_runner()
+        # What was asked for is done and stands: a nudge that cannot be left costs time, no result (I9).
+        with contextlib.suppress(OSError):
+            nudges.add_nudge(self.repo.common, "command")
+            self._ensure_runner()
 
-    def _ensure_runner(self) -> None:
-        if not nudges.runner_lives(self.repo.common):
-            nudges.start_runner(self.repo.common, flags=hooks.interpreter_flags())
+    def _ensure_runner(self) -> bool:
+        """Start a runner if none lives; whether one did."""
+        if nudges.runner_lives(self.repo.common):
+            return True
+        nudges.start_runner(self.repo.common, flags=hooks.interpreter_flags())
+        return False
 
     def make_runner(self) -> Runner:
         """The runner's loop with all that it needs; executors are made when the first job is to run."""
@@ -234,17 +240,20 @@ class Project:
         """Block until all that is known now is done; the jobs that ran, and those that stand failed.
 
         Raises:
-            GitpipeError: `timeout` seconds were over first.
+            GitpipeError: `timeout` seconds were over first, or no runner stays alive.
         """
         since = self._oldest_open()
         token = nudges.add_nudge(self.repo.common, "wait")
         end = None if timeout is None else time.monotonic() + timeout
-        looked = 0.0
+        looked, starts = 0.0, 0
         while token.exists():
             now = time.monotonic()
             if now - looked > 1.0:
                 looked = now
-                self._ensure_runner()
+                starts = 0 if self._ensure_runner() else starts + 1
+                if starts > MAX_STARTS:
+                    token.unlink(missing_ok=True)
+                    raise GitpipeError(f"the runner ends as soon as it is started: see {self.state / 'runner.log'}")
             if end is not None and now > end:
                 token.unlink(missing_ok=True)
                 left = len(self.journal.unfinished())

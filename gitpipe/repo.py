@@ -21,6 +21,9 @@ from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
+# Where git is not installed, GitPython fails at import unless told not to; `Repo` has a line for that case.
+os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+
 import git
 from git.exc import GitCommandError, GitCommandNotFound, InvalidGitRepositoryError, NoSuchPathError
 from gitdb import IStream
@@ -484,6 +487,9 @@ class Repo:
             return str(stream.hexsha.decode())
         except OSError as error:
             raise GitpipeError(f"cannot write a git object in {self.common}: {error.strerror or error}") from error
+        except GitCommandError as error:
+            why = _one_line(str(error.stderr))
+            raise GitpipeError(f"cannot write a git object in {self.common}: {why}") from error
 
     def _write_loose(self, kind: str, data: bytes) -> str:
         """Write one object as git does: a temporary file whose name `git gc` knows, renamed into place."""

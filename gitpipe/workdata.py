@@ -363,7 +363,7 @@ class Brought:
         if self.missing:
             what = f"{DATA}/{printable(self.missing[0])}"
             more = f" and {len(self.missing) - 1} more" if len(self.missing) > 1 else ""
-            lines.append(f"{what}{more} not here: {self.problem or 'run `gitpipe pull` to fetch the data'}")
+            lines.append(f"{what}{more} not here: {self.problem or '`dvc pull` brings the data'}")
         return lines
 
 

@@ -118,7 +118,7 @@ class RayExecutor:
     # --- Ray's life ---
 
     def start(self) -> None:
-        """Begin to start Ray in the background; at most one restart after it broke down."""
+        """Begin to start Ray in the background; one restart after a breakdown, more once it ran something."""
         with self._lock:
             if self._closed or (self._thread is not None and self._thread.is_alive()):
                 return
@@ -139,9 +139,10 @@ class RayExecutor:
         deadline = time.monotonic() + _START_LIMIT
         self.start()
         while not self.ready.wait(0.05):
-            thread = self._thread
             if self._closed:
                 raise StageFailed("the workers were shut down")
+            self.start()  # after a breakdown the old thread is at work for a while before another can be started
+            thread = self._thread
             if thread is None or not thread.is_alive():
                 raise StageFailed(f"Ray cannot be used: {self.failed or 'it ended'}; set gitpipe.engine to local")
             if time.monotonic() > deadline:
@@ -297,6 +298,10 @@ class RayExecutor:
             with self._count_lock:
                 self._calls -= 1
 
+    def works(self) -> None:
+        """Ray has run something: should it break down again, that is another breakdown, and worth another restart."""
+        self._restarts = 0
+
     def uses(self, slots_dir: Path) -> None:
         self._slots_dirs.add(slots_dir)
 
@@ -410,7 +415,9 @@ class RaySeat:
         except Lost as error:
             if self._host is not None:
                 self._host.lost = True
+            time.sleep(_BEAT)  # in which it is noticed if all of Ray is gone: else a datum could be lost once more
             return [Result(task.datum, error=f"the worker's node was lost: {error}", lost=True) for task in tasks]
+        self._executor.works()
         took = time.monotonic() - start
         if took < _QUICK:
             self.appetite = min(2 * self.appetite, _MOST_AT_ONCE)

@@ -19,6 +19,7 @@ from gitpipe.errors import GitpipeError, Refused, UsageError
 from gitpipe.graph import reads
 from gitpipe.pipelines import PipelineStore
 from gitpipe.repo import HEADS, RefUpdate, Repo, Worktree
+from gitpipe.scan import printable
 
 BLOB_MARK = "gitpipe-data"
 
@@ -270,6 +271,9 @@ class Checkouts:
         wanted = [self._below_data(tree, cwd, path) for path in paths]
         old = self._pointer_text(tree)
         outs = read_pointer(old, POINTER) if old else []
+        if not force:
+            self._check_ground(tree, branch, wanted, outs[0].md5 if outs and outs[0].isdir else "")
+        left = self._left_out(tree)
         result = workdata.add(
             tree.top, tree.git_dir, self.blobs, wanted, branch, base=outs[0].md5 if outs and outs[0].isdir else ""
         )
@@ -290,7 +294,50 @@ class Checkouts:
         self.write_local_config(tree)
         counts = f"{len(result.added)} added, {len(result.changed)} changed, {len(result.deleted)} deleted"
         lines = [f"{POINTER}: {result.nfiles} file{'' if result.nfiles == 1 else 's'} ({counts}); next: git commit"]
-        return lines + [f"{DATA}/{path} is a link to a folder and is not tracked" for path in result.skipped]
+        lines += [f"{DATA}/{path} is a link to a folder and is not tracked" for path in result.skipped]
+        gone = sorted(path for path, md5 in left.items() if result.listing.get(path) != md5)
+        if gone:
+            more = f" and {len(gone) - 1} more" if len(gone) > 1 else ""
+            lines.append(f"not taken from the other side of the merge: {DATA}/{printable(gone[0])}{more}")
+        return lines
+
+    def _check_ground(self, tree: Worktree, branch: str, wanted: Sequence[str], base: str) -> None:
+        """``data/`` is made from what is checked out: else files that were never here, or reset away, would be lost
+        or come back with what is added."""
+        stamp = workdata.read_stamp(tree.git_dir)
+        if base and not self.blobs.has(base) and (stamp is None or stamp.oid != base or set(wanted) != {DATA}):
+            raise Refused(
+                f"the files of {branch} are not here, and would be lost: `dvc pull` brings them "
+                "(or `gitpipe add --force` to go on without them)"
+            )
+        if stamp is None or stamp.branch != branch or not self._born(tree):
+            return
+        if stamp.oid == self._oid(tree.head or "") or self.repo.git("status", "--porcelain", POINTER, cwd=tree.top):
+            return
+        if self._committed(stamp, tree.head):
+            raise Refused(
+                f"{DATA}/ holds the files of another commit than the one that {branch} was reset to: "
+                f"`git switch {branch}` brings its own, and keeps what you changed (or `gitpipe add --force`)"
+            )
+
+    def _left_out(self, tree: Worktree) -> Listing:
+        """Amidst a merge that ended in a conflict of ``data.dvc``: what the other side added or changed."""
+        sides = {
+            words[2]: words[1]
+            for words in (
+                line.split() for line in self.repo.git("ls-files", "-u", "--", POINTER, cwd=tree.top).splitlines()
+            )
+        }
+        if "3" not in sides:
+            return {}
+
+        def files(stage: str) -> Listing:
+            outs = read_pointer(self.repo.blob(sides[stage]), POINTER) if stage in sides else []
+            there = outs and outs[0].isdir and self.blobs.has(outs[0].md5)
+            return self.blobs.read_listing(outs[0].md5) if there else {}
+
+        before = files("1")
+        return {path: md5 for path, md5 in files("3").items() if before.get(path) != md5}
 
     def _adopt(self, tree: Worktree, branch: str) -> None:
         """After a rename, or a rebase that ended on the data it began with, ``data/`` is this branch's all the same."""

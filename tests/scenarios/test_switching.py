@@ -263,7 +263,7 @@ class TestHistory:
         desk.commit(u="3")
         assert "CONFLICT" in desk.git("merge", "side", status=1)
         desk.write(both="4")
-        desk.pipe("add", "data/both")
+        assert "not taken from the other side of the merge: data/s\n" in desk.pipe("add", "data/both")
         desk.git("commit", "-qm", "merged")
         assert desk.repo("training") == ["both", "t", "u"]
 
@@ -315,6 +315,36 @@ class TestHistory:
         desk.git("switch", "-q", "training")
         assert desk.files() == {"t": "1"}
         assert desk.kept() == {}
+
+    def test_add_after_a_reset(self, desk: Desk) -> None:
+        """What was reset away does not come back with the next add; after reset --soft and --mixed it is wanted."""
+        desk.git("switch", "-q", "training")
+        desk.commit(t="1")
+        desk.commit(u="2")
+        desk.git("reset", "-q", "--hard", "HEAD^")
+        desk.write(new="3")
+        assert "`git switch training` brings its own" in desk.pipe("add", "data", status=1)
+        desk.git("switch", "-q", "training")
+        assert desk.files() == {"t": "1", "new": "3"}
+        desk.commit()
+        assert desk.repo("training") == ["new", "t"]
+        for how in ("--soft", "--mixed"):
+            desk.git("reset", "-q", how, "HEAD^")
+            desk.commit(last="4")
+            assert desk.repo("training") == ["last", "new", "t"]
+
+    def test_add_where_the_files_never_came(self, desk: Desk, tmp_path: Path, sh: Shell) -> None:
+        """In a clone without the blobs, add does not commit a listing that lacks all the files that are not here."""
+        desk.git("switch", "-q", "training")
+        desk.commit(t="1")
+        clone = tmp_path / "clone"
+        desk.git("clone", "-q", ".", str(clone))
+        (clone / "data").mkdir(exist_ok=True)
+        (clone / "data/new").write_text("2")
+        sh("gitpipe init", cwd=clone)
+        for path in ("data", "data/new"):
+            assert "would be lost: `dvc pull`" in sh(f"gitpipe add {path} 2>&1", cwd=clone, status=1)
+        sh("gitpipe add --force data", cwd=clone)
 
 
 class TestWorktrees:

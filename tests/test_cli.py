@@ -554,8 +554,16 @@ def test_wait_prints_a_line_a_change(fake: Fake, capsys: pytest.CaptureFixture[s
 
 def test_wait_with_nothing_to_do(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
     fake.answers["wait"] = []
+    fake.answers["status"] = SimpleNamespace(warnings=())
     assert gitpipe("flush-commit", "training/master") == 0
     assert capsys.readouterr().out == "Nothing to do: every output is up to date.\n"
+
+
+def test_nothing_to_do_is_not_up_to_date_where_something_is_held_back(capsys: pytest.CaptureFixture[str]) -> None:
+    from gitpipe.cli.progress import JobProgress
+
+    JobProgress().finish([], lambda: ("model is stopped",))
+    assert capsys.readouterr().out == "Nothing to do here and now:\nWarning: model is stopped\n"
 
 
 @pytest.mark.parametrize("line", ["wait", "run"])

@@ -49,11 +49,14 @@ class JobProgress:
                 print(show.progress_line(job), flush=True)
             self._shown[job.job] = job.state
 
-    def finish(self, ran: Sequence[JobInfo]) -> None:
-        """Show how the jobs ended where `update` was not told, and say so if there were none."""
+    def finish(self, ran: Sequence[JobInfo], warnings: Callable[[], Sequence[str]] = tuple) -> None:
+        """Show how the jobs ended where `update` was not told, and if there were none say so, with the `warnings`."""
         self.update([ended(job) for job in ran if self._shown.get(job.id) != job.state])
         if not ran and not self._shown:
-            print("Nothing to do: every output is up to date.")
+            known = warnings()
+            print("Nothing to do here and now:" if known else "Nothing to do: every output is up to date.")
+            for line in known:
+                print(f"Warning: {line}")
 
     def _bar(self, job: Progress) -> None:
         if self._bars is None:

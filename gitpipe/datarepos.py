@@ -466,7 +466,7 @@ class DataRepos:
         missing = self.blobs.missing(files.values())
         if missing and (missing := self.blobs.fetch(missing)):
             path = next(p for p, m in files.items() if m == missing[0])
-            raise BadData(f"{place.repo}:{path} is neither here nor on a remote: `dvc pull` on {place.branch}, or put it again")
+            raise BadData(f"{place.repo}:{path} is neither here nor on a remote: put it again, or `dvc pull` there")
 
     def _files(self, words: Sequence[str]) -> tuple[Place, Listing]:
         place = self.locate(words)

@@ -68,7 +68,7 @@ class DataRepos:
         if self.repo.ref(HEADS + name):
             what = "repo" if self._is_repo(name) else "branch"
             raise Refused(f"{what} {name} exists already: see `gitpipe list-repo`")
-        tree = write_tree(self.repo, self.blobs, {}, config=self.pipelines.dvc_config())
+        tree = write_tree(self.repo, self.blobs, {}, config=self.pipelines.branch_config())
         text = " ".join(description.split())
         message = f"create-repo {name}" + (f"\n\n{text}" if text else "")
         commit = self.repo.write_commit(tree, [], message, self.repo.user())
@@ -184,7 +184,8 @@ class DataRepos:
         if todo.count("-") and not place.path:
             raise UsageError("put-file: data from standard input needs a path, e.g. `put-file training iris.csv -f -`")
         with tempfile.TemporaryDirectory(prefix="gitpipe-put-") as scratch:
-            pairs = list(self._sources(place.path, todo, recursive, Path(scratch), stdin))
+            target = place.path or ("/" if words[-1].endswith("/") else "")
+            pairs = list(self._sources(target, todo, recursive, Path(scratch), stdin))
             put: Listing = {}
             for done, (path, file) in enumerate(pairs):
                 put[path] = self._append(place, path, file) if append else self.blobs.put_file(file)[0]
@@ -210,7 +211,7 @@ class DataRepos:
     def _sources(
         self, target: str, names: Sequence[str], recursive: bool, scratch: Path, stdin: BinaryIO | None
     ) -> Iterator[tuple[str, Path]]:
-        """(path in the repo, file to read) of all that is to be put."""
+        """(path in the repo, file to read) of all that is to be put; `target` "/" is the top, "" none was named."""
         several = len(names) > 1
         for number, name in enumerate(names):
             if name == "-":
@@ -226,8 +227,8 @@ class DataRepos:
             if path.is_dir():
                 if not recursive:
                     raise UsageError(f"{name} is a folder: put-file -r takes it with all its files")
-                base = target or ("" if path.name in ("", "..") else path.name)
-                yield from self._folder(path, f"{target}/{path.name}" if target and several else base)
+                base = target.strip("/") if target else ("" if path.name in ("", "..") else path.name)
+                yield from self._folder(path, f"{target}/{path.name}" if several and base else base)
             elif path.is_file():
                 yield _joined(target, path.name, several), path
             elif path.exists():
@@ -302,7 +303,7 @@ class DataRepos:
             if listing == before and not place.open:
                 return base
             tree = write_tree(
-                self.repo, self.blobs, dict(sorted(listing.items())), base=base, config=self.pipelines.dvc_config()
+                self.repo, self.blobs, dict(sorted(listing.items())), base=base, config=self.pipelines.branch_config()
             )
             if place.open:
                 held = self.repo.commit(base)
@@ -328,6 +329,8 @@ class DataRepos:
         """Open a commit; its provisional id, which later commands accept.  The branch moves at `finish_commit`."""
         self._refuse_output(words, "start a commit in one of its inputs")
         place = self.locate(words, path=False)
+        if not self._is_repo(place.repo):
+            raise Refused(f"branch {place.repo} is not a data repo: `gitpipe create-repo NAME` makes one")
         if place.open or not place.at_head or place.commit is None:
             raise Refused(f"start-commit needs a branch, not a commit: `gitpipe start-commit {place.repo}`")
         commit_id = secrets.token_hex(16)
@@ -466,7 +469,9 @@ class DataRepos:
         missing = self.blobs.missing(files.values())
         if missing and (missing := self.blobs.fetch(missing)):
             path = next(p for p, m in files.items() if m == missing[0])
-            raise BadData(f"{place.repo}:{path} is neither here nor on a remote: put it again, or `dvc pull` there")
+            raise BadData(
+                f"{place.repo}:{path} is neither here nor on a remote: `dvc pull` on {place.branch}, or put it again"
+            )
 
     def _files(self, words: Sequence[str]) -> tuple[Place, Listing]:
         place = self.locate(words)
@@ -531,7 +536,7 @@ def _finished(held: Commit, message: str | None, commit_id: str) -> str:
 
 
 def _joined(target: str, name: str, several: bool) -> str:
-    if not target:
+    if target in ("", "/"):
         return clean_path(name)
     return clean_path(f"{target}/{name}") if several else target
 

@@ -25,6 +25,7 @@ SPEC_ENDINGS = (".json", ".yaml", ".yml")
 MAX_SPEC = 1 << 20
 TRUSTED = "gitpipe.trusted"
 STOPPED = "gitpipe.stopped"
+INIT_BRANCH = "gitpipe.initbranch"
 # Reflog entries that a commit made here leaves; what came by fetch, pull, clone or reset was made elsewhere (I12).
 MADE_HERE = ("commit", "cherry-pick", "revert", "am")
 
@@ -127,6 +128,15 @@ class PipelineStore:
     def dvc_config(self) -> bytes | None:
         """The ``.dvc/config`` of all branches that gitpipe writes, kept at the root of ``__spec__``."""
         head = self.head()
+        entry = self.repo.entry(head, ".dvc/config") if head else None
+        return self.repo.blob(entry.sha) if entry else None
+
+    def branch_config(self) -> bytes | None:
+        """The ``.dvc/config`` for a new data branch: before there is any pipeline, that of the branch `init` ran on."""
+        if self.head() is not None:
+            return self.dvc_config()
+        branch = self.repo.config("gitpipe.").get(INIT_BRANCH, [""])[-1]
+        head = self.repo.ref(branch) if branch else None
         entry = self.repo.entry(head, ".dvc/config") if head else None
         return self.repo.blob(entry.sha) if entry else None
 

@@ -466,6 +466,14 @@ class Repo:
                 return message
         return None
 
+    def reflog(self, ref: str, limit: int) -> list[str]:
+        """The shas that `ref` stood on lately, the newest first, each once; none where no log is kept."""
+        try:
+            out = self.git("reflog", "show", "-n", str(limit), "--format=%H", ref, "--")
+        except GitpipeError:
+            return []
+        return list(dict.fromkeys(out.split()))
+
     # -- writing objects ---------------------------------------------------------------------------------------------
 
     def write(self, kind: str, data: bytes) -> str:

@@ -105,8 +105,7 @@ def imports(module: str) -> set[str]:
 
 def own_imports(module: str) -> set[str]:
     """Modules of gitpipe that `module` imports, without the leading ``gitpipe.`` and the bare package."""
-    own = {name.removeprefix("gitpipe.") for name in imports(module) if name.startswith("gitpipe.")}
-    return own
+    return {name.removeprefix("gitpipe.") for name in imports(module) if name.startswith("gitpipe.")}
 
 
 def _top(module: str) -> str:

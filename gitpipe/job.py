@@ -138,7 +138,7 @@ class JobRunner:
             return None
         spec_head = self.pipelines.head()
         version = self.pipelines.versions(spec_head).get(job.pipeline)
-        if version is None:
+        if version is None or job.pipeline in self.pipelines.stopped():
             self.journal.drop_job(seq)
             return None
         pipeline = self.pipelines.load(job.pipeline, version)
@@ -505,8 +505,8 @@ class JobRunner:
         name = work.pipeline.name
         for _ in range(10):
             spec_head = self.pipelines.head()
-            if name not in self.pipelines.versions(spec_head):
-                return False
+            if self.pipelines.versions(spec_head).get(name) != work.origin.version:
+                return False  # deleted or updated meanwhile; what its datums made is kept
             moves = [
                 RefUpdate(HEADS + name, commit, work.parent),
                 RefUpdate(keep_ref, keep, keep_old),

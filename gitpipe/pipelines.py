@@ -303,9 +303,18 @@ class PipelineStore:
         author = Signature(made.author, made.author_time, made.author_zone)
         subject = f"update {', '.join(sorted(trees))}: {made.subject}"[:200]
         self.put(trees, origins, subject, author, expect=commit)
-        said = self.repo.reflog_says(HEADS + branch, sha)
-        if said is not None and said.startswith(MADE_HERE):
-            self.trust([tree for tree in trees.values() if tree])
+        for name, fresh in trees.items():
+            if fresh and self._made_here(sha, _folder(origins[name].path)):
+                self.trust([fresh])
+
+    def _made_here(self, sha: str, folder: str) -> bool:
+        """Whether the commit that last changed a folder, as of `sha`, was made in this repository (I12).
+
+        It may have come to this branch by merge or fast-forward from another one, so all reflogs are asked.
+        """
+        last = self.repo.git("log", "-n", "1", "--format=%H", sha, "--", f":(literal){folder}" if folder else ".")
+        said = self.repo.reflogs_say(last.strip())
+        return any(message.startswith(MADE_HERE) for message in said)
 
     def _at(self, sha: str, path: str, name: str) -> tuple[Spec, Origin]:
         """The pipeline `name` as the spec file at `path` of a commit has it."""

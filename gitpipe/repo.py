@@ -466,6 +466,11 @@ class Repo:
                 return message
         return None
 
+    def reflogs_say(self, sha: str) -> list[str]:
+        """The messages of all entries, in any ref's reflog here, by which that ref came to stand on `sha`."""
+        out = self.git("log", "--walk-reflogs", "--all", "--format=%H %gs")
+        return [message for found, _, message in (line.partition(" ") for line in out.splitlines()) if found == sha]
+
     def reflog(self, ref: str, limit: int) -> list[str]:
         """The shas that `ref` stood on lately, the newest first, each once; none where no log is kept."""
         try:

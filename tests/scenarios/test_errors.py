@@ -57,15 +57,10 @@ def run(*args: str, stdin: bytes = b"") -> tuple[int, str, str]:
 
 def state(repo: Path) -> str:
     """All that a refused command must not have changed."""
-    commands = (
-        "git for-each-ref",
-        "git config --local --list",
-        "git status --porcelain -z -uall | tr '\\0' '\\n'; git ls-files -s",
-    )
-    return "\n".join(
-        subprocess.run(["sh", "-c", command], cwd=repo, capture_output=True, text=True, errors="replace").stdout
-        for command in commands
-    )
+    script = """git for-each-ref; git config --local --list; git ls-files -s
+    git status --porcelain -z -uall | tr '\\0' '\\n'"""
+    done = subprocess.run(["sh", "-c", script], cwd=repo, capture_output=True, text=True, errors="replace")
+    return done.stdout
 
 
 Case = tuple[list[str], int, str]
@@ -73,15 +68,14 @@ Case = tuple[list[str], int, str]
 
 
 def refuses(repo: Path, cases: list[Case]) -> None:
-    """Every case ends with its status and one line that has the words, and changes nothing; all are told at once."""
+    """Every case ends with its status and one line that has the words; all of them together change nothing."""
     before, wrong = state(repo), []
     for args, expected, words in cases:
         status, _, err = run(*args)
         if status != expected or err.count("\n") != 1 or not err.startswith("gitpipe: ") or words not in err:
             wrong.append(f"{args}: {status} {err!r}, not {expected} {words!r}")
-        if (now := state(repo)) != before:
-            wrong.append(f"{args} changed:\n{before}\n--- to ---\n{now}")
-            before = now
+    if (now := state(repo)) != before:
+        wrong.append(f"one of them changed\n{before}\n--- to ---\n{now}")
     assert not wrong, "\n".join(wrong)
 
 
@@ -161,8 +155,8 @@ def test_names_and_places_that_lead_nowhere(repo: Path) -> None:
     cases += [([verb, "nosuch"], 1, "pipeline nosuch does not exist") for verb in takes_pipeline]
     for path in BAD_PATHS:
         cases.append((["put-file", "training", path, "-f", "a.csv"], 1, "bad path"))
-        cases.append((["put-file", f"training@master:{path}", "-f", "a.csv"], 1, "bad path"))
-        cases += [([verb, "training", path], 1, "bad path") for verb in ("get-file", "list-file", "delete-file")]
+    cases.append((["put-file", "training@master:../x", "-f", "a.csv"], 1, "bad path"))
+    cases += [([verb, "training", "../x"], 1, "bad path") for verb in ("get-file", "list-file", "delete-file")]
     cases += [([verb, "training", "no.csv"], 1, "no file no.csv") for verb in ("get-file", "list-file", "delete-file")]
     cases += [
         (["put-file", "training@nosuch:x", "-f", "a.csv"], 1, "no branch or commit 'nosuch'"),

@@ -91,7 +91,7 @@ def status(hooks_dir: Path) -> list[HookState]:
 
 
 def interpreter_flags() -> str:
-    """The strictest options with which this interpreter still finds gitpipe: ``-I``, else ``-E``, else none.
+    """The strictest options with which this interpreter still finds this gitpipe: ``-I``, else ``-E``, else none.
 
     ``-I`` hides ``PYTHONPATH``, the working directory and the user's site-packages; ``-E`` the first alone.
     """
@@ -106,7 +106,13 @@ def interpreter_flags() -> str:
 
 
 def _finds_gitpipe(path: Iterable[str]) -> bool:
-    return PathFinder.find_spec("gitpipe", list(path)) is not None
+    spec = PathFinder.find_spec("gitpipe", list(path))
+    # No origin: a folder left behind by an installation, which would count as an empty namespace package.
+    return spec is not None and spec.origin is not None and Path(spec.origin).resolve().parent == _package()
+
+
+def _package() -> Path:
+    return Path(__file__).resolve().parent
 
 
 def _install_one(folder: Path, name: str, script: bytes) -> str:
@@ -179,8 +185,7 @@ def _script(name: str, python: str, flags: str) -> bytes:
 
 def _scripts() -> Path:
     """Where the scripts lie: in the installed package, or beside it in a source tree."""
-    package = Path(__file__).resolve().parent
-    for folder in (package / "_hooks", package.parent / "hooks"):
+    for folder in (_package() / "_hooks", _package().parent / "hooks"):
         if (folder / "_common").is_file():
             return folder
     raise GitpipeError("the hook scripts are missing from this installation of gitpipe: install it again")

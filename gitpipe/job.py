@@ -222,8 +222,7 @@ class JobRunner:
     def _skip_known(self, work: Work) -> None:
         """Take what an earlier output commit, or a job that failed later, has made of the same datums."""
         name = work.pipeline.name
-        if work.parent:
-            self._index_history(name, work.parent)
+        self._index_history(name, work.parent)
         known = self.journal.known_datums(name, work.all)
         outputs = {datum: datumindex.outputs_of(line) for datum, (line, _) in known.items()}
         gone = set(self.blobs.missing(md5 for files in outputs.values() for _, md5, _ in files))
@@ -245,12 +244,17 @@ class JobRunner:
         work.counts = {"total": total, "skipped": len(work.lines), "processed": 0, "failed": 0}
         self.journal.update_job(work.job.seq, **work.counts)
 
-    def _index_history(self, name: str, head: str) -> None:
+    def _index_history(self, name: str, head: str | None) -> None:
         """Read the datum indexes of all output commits that the journal does not know yet."""
         since = self.journal.indexed_head(name)
         if since == head:
             return
-        chain = self.repo.first_parents(head, since) if since else None
+        chain = self.repo.first_parents(head, since) if since and head else None
+        if since and chain is None:
+            # The counts in the commit must be the same where the abandoned commits never were (I4).
+            self.journal.uncommit(name)
+        if head is None:
+            return
         commits = list(self.repo.log([head], "--first-parent"))[::-1] if chain is None else chain
         seen: set[str] = set()
         for commit in commits:

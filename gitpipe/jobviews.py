@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import builtins
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from gitpipe.commit import CommitRef
 from gitpipe.errors import NotFound
@@ -16,8 +16,18 @@ from gitpipe.views import JobInfo, LogLine, Progress, WorkerInfo
 class Jobs:
     """The jobs of one repository."""
 
-    def __init__(self, journal: Journal, logs: JobLogs, runner_lives: Callable[[], bool]) -> None:
-        self.journal, self.files, self.runner_lives = journal, logs, runner_lives
+    def __init__(
+        self,
+        journal: Journal,
+        logs: JobLogs,
+        runner_lives: Callable[[], bool],
+        slots: Callable[[], Mapping[str, int]],
+    ) -> None:
+        """
+        Args:
+            slots: pipeline -> worker slots, as the specs say.
+        """
+        self.journal, self.files, self.runner_lives, self.slots = journal, logs, runner_lives, slots
 
     def list(self, pipeline: str | None = None, limit: int | None = None) -> list[JobInfo]:
         """Jobs, newest first."""
@@ -59,11 +69,15 @@ class Jobs:
         return iter(deque(lines, maxlen=tail)) if tail is not None else lines
 
     def workers(self) -> builtins.list[WorkerInfo]:
-        """Every worker slot of every pipeline that has run since the runner began."""
+        """Every worker slot of every pipeline; one that no job has used yet is idle, all are off without a runner."""
         alive = self.runner_lives()
-        return [
-            WorkerInfo(p, s, e, st if alive else "off", d if alive else "") for p, s, e, st, d in self.journal.workers()
-        ]
+        used = {(pipeline, slot): rest for pipeline, slot, *rest in self.journal.workers()}
+        found = []
+        for pipeline, slots in sorted(self.slots().items()):
+            for slot in range(slots):
+                engine, state, datum = used.get((pipeline, slot), ["-", "idle", ""])
+                found.append(WorkerInfo(pipeline, slot, engine, state if alive else "off", datum if alive else ""))
+        return found
 
     def newest(self) -> builtins.list[JobRow]:
         """The newest finished job of each pipeline."""

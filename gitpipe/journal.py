@@ -95,7 +95,7 @@ class JobRow:
 class Cursor:
     """What has been turned into commit sets: source branch -> sha, and the head of ``__spec__``."""
 
-    sources: dict[str, str] = field(default_factory=dict)
+    sources: dict[str, str] = field(default_factory=dict)  # the newest commit there that changed data
     versions: dict[str, str] = field(default_factory=dict)
     code: dict[str, str] = field(default_factory=dict)  # source branch of specs -> sha last looked at
 
@@ -127,8 +127,19 @@ class Journal:
             row = db.execute("SELECT value FROM meta WHERE key = 'schema'").fetchone()
             if row is None:
                 db.execute("INSERT INTO meta VALUES ('schema', ?)", (str(SCHEMA_VERSION),))
+                # A job that outlives the journal it began in must not be taken for another one in the next.
+                start = time.time_ns() // 1_000_000
+                db.executemany("INSERT INTO sqlite_sequence VALUES (?, ?)", [("jobs", start), ("sets", start)])
             elif row[0] != str(SCHEMA_VERSION):
                 raise sqlite3.DatabaseError("another schema")
+        self._file = self._identity()
+
+    def _identity(self) -> tuple[int, int] | None:
+        try:
+            status = self.path.stat()
+        except OSError:
+            return None
+        return status.st_dev, status.st_ino
 
     @property
     def db(self) -> sqlite3.Connection:
@@ -144,15 +155,19 @@ class Journal:
         return found
 
     def vanished(self) -> bool:
-        """Whether the file was deleted since it was opened; what is written to it now is lost."""
-        return not self.path.exists()
+        """Whether the file was deleted since it was opened, be it that another process made a new one already.
+
+        What is written to the old one is lost.
+        """
+        return self._identity() != self._file
 
     def reopen(self) -> None:
         """Begin anew after `vanished`; connections of other threads follow at their next use."""
         self._generation += 1
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        for suffix in ("-wal", "-shm"):
-            Path(f"{self.path}{suffix}").unlink(missing_ok=True)
+        if not self.path.exists():
+            for suffix in ("-wal", "-shm"):
+                Path(f"{self.path}{suffix}").unlink(missing_ok=True)
         self._prepare()
 
     def meta(self, key: str) -> str:
@@ -292,6 +307,12 @@ class Journal:
                 "line = excluded.line, committed = MAX(committed, excluded.committed)",
                 [(pipeline, datum, line, int(committed)) for datum, line in lines],
             )
+
+    def uncommit(self, pipeline: str) -> None:
+        """The output branch is another one now (reset, deleted): no commit holds what is known, as far as is known."""
+        with self.transaction() as db:
+            db.execute("UPDATE datums SET committed = 0 WHERE pipeline = ?", (pipeline,))
+            db.execute("DELETE FROM indexed WHERE pipeline = ?", (pipeline,))
 
     def indexed_head(self, pipeline: str) -> str | None:
         """The output commit up to which the pipeline's datum indexes have been read in."""

@@ -54,11 +54,9 @@ class KeptSet:
         raw = {"branch": self.branch, "commit": self.commit, "files": dict(self.files)}
         replace_file(self.folder / _MANIFEST, json.dumps(raw, indent=1).encode())
 
-    def without(self, paths: set[str]) -> None:
-        """Forget `paths`, which went back; a set with nothing left is removed."""
-        left = {
-            path: base for path, base in self.files.items() if path not in paths and os.path.lexists(self.where(path))
-        }
+    def forget_gone(self) -> None:
+        """Forget the files that went back; a set with nothing left is removed."""
+        left = {path: base for path, base in self.files.items() if os.path.lexists(self.where(path))}
         if left:
             KeptSet(self.folder, self.branch, self.commit, left).write()
         else:

@@ -113,13 +113,17 @@ def runner_lives(common: Path) -> bool:
     return False
 
 
-def start_runner(common: Path, python: str = "", flags: str = "") -> None:
-    """Start a runner in a session of its own, detached from this terminal; harmless where one lives."""
+def start_runner(common: Path, flags: str) -> None:
+    """Start a runner in a session of its own, detached from this terminal; harmless where one lives.
+
+    Args:
+        flags: options of the interpreter, see `gitpipe.hooks.interpreter_flags`.
+    """
     state_dir(common).mkdir(parents=True, exist_ok=True)
     env = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
     # The runner's folder is the git dir: with `-m`, Python would import a json.py that lies in the current folder.
     subprocess.Popen(
-        [python or sys.executable, flags or isolation(), "-m", "gitpipe.runner", str(common)],
+        [sys.executable, *flags.split(), "-m", "gitpipe.runner", str(common)],
         cwd=common,
         env=env,
         stdin=subprocess.DEVNULL,
@@ -127,11 +131,3 @@ def start_runner(common: Path, python: str = "", flags: str = "") -> None:
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-
-
-def isolation() -> str:
-    """``-I``; where gitpipe is installed for this user only, ``-E``, as ``-I`` would not see it."""
-    import site
-
-    home = site.getusersitepackages()
-    return "-E" if str(Path(__file__).resolve()).startswith(home) else "-I"

@@ -142,6 +142,11 @@ class PipelineStore:
         """Names of the pipelines that a person stopped."""
         return set(self.repo.config(STOPPED).get(STOPPED, []))
 
+    def trusted_and_stopped(self) -> tuple[set[str], set[str]]:
+        """Both in one look at the configuration: the runner asks at every nudge, and a look is a process."""
+        found = self.repo.config("gitpipe.")
+        return set(found.get(TRUSTED, [])), set(found.get(STOPPED, []))
+
     # -- creating, updating, deleting --------------------------------------------------------------------------------
 
     def build(self, spec: Spec, origin: Origin) -> str:

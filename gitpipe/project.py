@@ -34,6 +34,7 @@ from gitpipe.joblog import JobLogs
 from gitpipe.jobviews import Jobs, job_info, progress
 from gitpipe.journal import JobRow, Journal
 from gitpipe.pipelines import PipelineStore
+from gitpipe.provenance import IDENTITY
 from gitpipe.reconcile import Reconciler
 from gitpipe.repo import HEADS, Repo
 from gitpipe.runner import Runner
@@ -44,12 +45,13 @@ from gitpipe.views import JobInfo, Progress, StatusInfo
 NOTES = "refs/notes/gitpipe"
 EXCLUDE = ("/data", "/.dvc/cache", "/.dvc/tmp", "/.dvc/config.local")
 PYTHON = "gitpipe.python"
+SHOWN = "shown"  # in the journal: the newest job whose end `wait` or `run` has shown
 OnProgress = Callable[[Sequence[Progress]], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """Local git config ``gitpipe.*``, with its defaults."""
+    """Local git config ``gitpipe.*``, with its defaults; `python` is "" where `gitpipe init` was never run."""
 
     python: str
     engine: str
@@ -72,7 +74,7 @@ class Settings:
         except ValueError as error:
             raise UsageError(f"git config gitpipe.linger is {found['gitpipe.linger']!r}: use seconds") from error
         address = found.get("gitpipe.rayaddress", "")
-        return cls(found.get("gitpipe.python", sys.executable), engine, address, sandbox, linger)
+        return cls(found.get(PYTHON, ""), engine, address, sandbox, linger)
 
 
 class Project:
@@ -123,7 +125,10 @@ class Project:
 
     @functools.cached_property
     def jobs(self) -> Jobs:
-        return Jobs(self.journal, self.logs, lambda: nudges.runner_lives(self.repo.common))
+        def slots() -> dict[str, int]:
+            return {n: p.spec.parallelism for n, p in self.store.all(self.store.head()).items()}
+
+        return Jobs(self.journal, self.logs, lambda: nudges.runner_lives(self.repo.common), slots)
 
     @functools.cached_property
     def history(self) -> History:
@@ -209,7 +214,14 @@ class Project:
             "platform": platform.platform(),
         }
         text = json.dumps(record, sort_keys=True)
-        self.repo.git("notes", f"--ref={NOTES}", "add", "-f", "-m", text, job.output or "")
+        # The runner is started without GIT_*, so git may not know who the user is; it was not the user who noted it.
+        name, mail = IDENTITY.rstrip(">").split(" <")
+        who = {
+            f"GIT_{role}_{key}": value
+            for role in ("AUTHOR", "COMMITTER")
+            for key, value in (("NAME", name), ("EMAIL", mail))
+        }
+        self.repo.git("notes", f"--ref={NOTES}", "add", "-f", "-m", text, job.output or "", env=who)
 
     # -- wait, run ---------------------------------------------------------------------------------------------------
 
@@ -265,10 +277,15 @@ class Project:
         return self._outcome(since)
 
     def _oldest_open(self) -> int:
-        """The job before the oldest that is not over; what comes after it is what a waiting person waits for."""
-        unfinished = [job.seq for job in self.journal.unfinished()]
-        newest = self.journal.db.execute("SELECT COALESCE(MAX(seq), 0) FROM jobs").fetchone()[0]
-        return min(unfinished, default=newest + 1) - 1
+        """The job before the oldest that a waiting person waits for: one that is not over, or that is of the newest
+        commit set and was not shown yet.  A quick job is done before anybody has typed `gitpipe wait`.
+        """
+        shown, newest = int(self.journal.meta(SHOWN) or 0), self._newest_job()
+        fresh = self.journal.jobs("set_id = ? AND seq > ?", [self.journal.newest_set(), shown])
+        return min((job.seq for job in [*self.journal.unfinished(), *fresh]), default=newest + 1) - 1
+
+    def _newest_job(self) -> int:
+        return int(self.journal.db.execute("SELECT COALESCE(MAX(seq), 0) FROM jobs").fetchone()[0])
 
     def _progress(self, since: int) -> list[Progress]:
         return [progress(row) for row in self.jobs.since(since)]
@@ -277,6 +294,7 @@ class Project:
         trouble = self.journal.meta("trouble")
         if trouble:
             raise GitpipeError(trouble)
+        self.journal.set_meta(SHOWN, str(self._newest_job()))
         rows = {row.seq: row for row in [*self.jobs.since(since), *self.jobs.failures()]}
         return [job_info(rows[seq]) for seq in sorted(rows)]
 
@@ -331,7 +349,7 @@ class Project:
 
     def _warnings(self) -> Iterator[str]:
         yield from (text for key in ("trouble", "broken") for text in self.journal.meta(key).splitlines() if text)
-        known, stopped = self.store.trusted(), self.store.stopped()
+        known, stopped = self.store.trusted_and_stopped()
         heads = self.repo.refs("refs/heads")
         head = self.store.head()
         for name, pipeline in self.store.all(head).items():
@@ -345,8 +363,7 @@ class Project:
         for each in self.checkouts.behind():
             what = f"{each.tree.top} is behind its branch, as {each.reason}"
             yield f"{what}: stash or commit them elsewhere, then `git reset --keep`"
-        cursor = self.journal.cursor()
-        moved = [b for b, sha in cursor.sources.items() if heads.get(HEADS + b) != sha] if cursor else []
+        moved = self.reconciler.moved()
         if moved and not nudges.runner_lives(self.repo.common):
             yield f"{', '.join(moved)} changed since the last run: `gitpipe wait` or `gitpipe run`"
 
@@ -367,9 +384,10 @@ def open_project(where: Path) -> Project:
         NotARepo: no git repository, or `gitpipe init` was never run in it.
     """
     repo = Repo(where)
-    if not repo.config(PYTHON):
+    project = Project(repo)
+    if not project.settings.python:
         raise NotARepo(f"gitpipe is not set up in {repo.top or repo.common}: run `gitpipe init` there")
-    return Project(repo)
+    return project
 
 
 def init(where: Path) -> list[str]:

@@ -46,6 +46,7 @@ class Reconciler:
         self.repo = repo
         self.journal = journal
         self.pipelines = pipelines
+        self._data_heads: dict[str, str] = {}
 
     def plan(self) -> int:
         """Enqueue all that is new; the id of the newest set."""
@@ -57,7 +58,7 @@ class Reconciler:
             self.journal.set_meta("broken", "\n".join(self.pipelines.broken.values()))
         found = self._runnable()
         specs = {name: p.spec for name, p in found.items()}
-        now = {b: heads[HEADS + b] for b in sorted(sources(specs)) if HEADS + b in heads}
+        now = self._now(specs, heads)
         versions = {name: p.version for name, p in found.items()}
         if cursor is None:
             self._rebuild(found, now)
@@ -69,10 +70,34 @@ class Reconciler:
             self.journal.set_cursor(after)
         return self.journal.newest_set()
 
+    def moved(self) -> list[str]:
+        """Source branches whose data changed since the last `plan`."""
+        cursor = self.journal.cursor()
+        if cursor is None:
+            return []
+        heads = self.repo.refs("refs/heads")
+        return [b for b, sha in cursor.sources.items() if HEADS + b in heads and self._at(heads[HEADS + b]) != sha]
+
+    def _now(self, specs: Mapping[str, Spec], heads: Mapping[str, str]) -> dict[str, str]:
+        """Source branch -> the commit that its data is of.
+
+        Not the head: a README on a data branch would else be another commit of it for those who come to read it now
+        than for those who read it before, and whoever joins both would find a contradiction (I3).
+        """
+        return {b: self._at(heads[HEADS + b]) for b in sorted(sources(specs)) if HEADS + b in heads}
+
+    def _at(self, head: str) -> str:
+        """The newest first-parent commit up to `head` that changed data; `head` itself where none did."""
+        found = self._data_heads.get(head)
+        if found is None:
+            newest = next(self.repo.log([head], "--first-parent", "-n", "1", paths=[POINTER, DATA]), None)
+            found = self._data_heads[head] = newest.sha if newest else head
+        return found
+
     def _runnable(self) -> dict[str, Pipeline]:
         """The pipelines that may run here: trusted (I12), not stopped, and with all upstream pipelines among them."""
         everything = self.pipelines.all(self.pipelines.head())
-        trusted, stopped = self.pipelines.trusted(), self.pipelines.stopped()
+        trusted, stopped = self.pipelines.trusted_and_stopped()
         return {n: p for n, p in everything.items() if p.version in trusted and n not in stopped}
 
     # -- the usual way: something moved since the last look ----------------------------------------------------------
@@ -118,10 +143,9 @@ class Reconciler:
                 continue
             chain = self.repo.first_parents(new, old, [POINTER, DATA]) if self._here(old) else None
             if chain is None:
-                # Amended, rebased or reset: only the head counts.
+                # Amended, rebased or reset: only the head counts, even with equal data, as its provenance is another.
                 head = self.repo.commit(new)
-                if data_key(self.repo, new) != self._key_of(old):
-                    found.append(Step(head.time, branch, new, head.subject))
+                found.append(Step(head.time, branch, new, head.subject))
                 continue
             latest = 0
             for commit in chain:
@@ -135,9 +159,6 @@ class Reconciler:
         except NotFound:
             return False
         return True
-
-    def _key_of(self, sha: str) -> object:
-        return data_key(self.repo, sha) if self._here(sha) else None
 
     def _reached(self, specs: Mapping[str, Spec], branches: Sequence[str]) -> set[str]:
         direct = {name for name, spec in specs.items() if reads(spec) & set(branches)}
@@ -170,7 +191,7 @@ class Reconciler:
                 moved.add(name)
         if moved:
             specs = {name: p.spec for name, p in found.items()}
-            now = {b: heads[HEADS + b] for b in sorted(sources(specs)) if HEADS + b in heads}
+            now = self._now(specs, heads)
             touched = moved | {d for n in moved for d in downstream(specs, n)}
             self._enqueue(f"output branch moved: {', '.join(sorted(moved))}", now, found, touched)
 

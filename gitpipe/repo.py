@@ -9,9 +9,13 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import hashlib
 import os
 import re
+import stat
+import tempfile
 import threading
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
@@ -46,7 +50,18 @@ LOCAL_ENV = (
     "GIT_REFLOG_ACTION",
 )
 ZERO = "0" * 40
+NEAR = 16  # so many commits are walked one by one before `git rev-list` is started
 HEADS = "refs/heads/"
+# What `git rev-parse` is asked about a folder; the answers come a line each, in this order.
+QUESTIONS = (
+    "--git-dir",
+    "--git-common-dir",
+    "--is-bare-repository",
+    "--show-object-format",
+    "--is-inside-work-tree",
+    "--show-cdup",
+)
+_SHA = re.compile(r"(?:[0-9a-f]{40}|[0-9a-f]{64})\Z")
 BLOB, EXE, LINK, TREE, SUBMODULE = "100644", "100755", "120000", "040000", "160000"
 
 
@@ -125,7 +140,7 @@ class Repo:
         clear_git_environment()
         try:
             self._git = git.Git(str(where))
-            out = self.git("rev-parse", "--git-dir", "--git-common-dir", "--is-bare-repository", cwd=where)
+            out = self.git("rev-parse", *QUESTIONS, cwd=where)
         except GitCommandNotFound as error:
             raise NotARepo("git is not installed or not on PATH: install git 2.30 or newer") from error
         except GitpipeError as error:
@@ -134,19 +149,17 @@ class Repo:
             raise NotARepo(f"{where} is not in a git repository: run `git init` first") from error
         except (OSError, NoSuchPathError) as error:
             raise NotARepo(f"{where}: {getattr(error, 'strerror', None) or 'no such folder'}") from error
-        git_dir, common, bare = out.splitlines()
+        git_dir, common, bare, self._object_format, inside, *up = out.splitlines()
         self.git_dir = (where / git_dir).resolve()
         self.common = (where / common).resolve()
         self.bare = bare == "true"
-        self.top: Path | None = None
-        if not self.bare:
-            with contextlib.suppress(GitpipeError):
-                self.top = Path(self.git("rev-parse", "--show-toplevel", cwd=where).rstrip("\n"))
+        self.top: Path | None = (where.resolve() / "".join(up)).resolve() if inside == "true" else None
         try:
             self._repo = git.Repo(str(self.top or self.git_dir))
         except (InvalidGitRepositoryError, NoSuchPathError, ValueError) as error:
             raise NotARepo(f"{where}: git repository of a kind that is not supported ({error})") from error
         self._lock = threading.RLock()
+        self._packed: tuple[tuple[int, int, int] | None, dict[str, str]] = (None, {})
 
     # -- starting git ------------------------------------------------------------------------------------------------
 
@@ -176,6 +189,9 @@ class Repo:
         runner = git.Git(str(where))
         # GITPIPE=0: what gitpipe does with git must not wake gitpipe's own hooks.
         extra = {"GITPIPE": "0", "LC_ALL": "C.UTF-8", **(env or {})}
+        # GitPython would go to the current folder instead, which may be another repository.
+        if not os.access(where, os.X_OK):
+            raise GitpipeError(f"git {_verb(args)} failed: there is no folder {where}")
         try:
             source = _stdin_file(stdin)
             try:
@@ -225,8 +241,33 @@ class Repo:
         return {name: sha for sha, _, name in (line.partition(" ") for line in out.splitlines())}
 
     def ref(self, name: str) -> str | None:
-        """The sha that the full ref name points to, or None."""
-        return self.refs(name).get(name)
+        """The sha that the full ref name points to, or None.
+
+        Refs as files are read here, as git reads them (loose, then packed): the runner asks for them all the time.
+        """
+        if ".." in name or (self.common / "reftable").exists():
+            return self.refs(name).get(name)
+        try:
+            text = (self.common / name).read_text().strip()
+        except OSError:
+            return self._packed_refs().get(name)
+        # A symbolic ref is rare enough to ask git.
+        return text if _SHA.match(text) else self.refs(name).get(name)
+
+    def _packed_refs(self) -> dict[str, str]:
+        """What ``packed-refs`` says; read again only when git has replaced it."""
+        path = self.common / "packed-refs"
+        try:
+            status = path.stat()
+        except OSError:
+            return {}
+        mark = (status.st_ino, status.st_mtime_ns, status.st_size)
+        known, found = self._packed
+        if known != mark:
+            lines = path.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+            found = {name: sha for sha, _, name in (line.partition(" ") for line in lines) if _SHA.match(sha)}
+            self._packed = (mark, found)
+        return found
 
     def head_ref(self) -> str | None:
         """The full ref that HEAD stands on (it may not exist yet), or None where HEAD is detached."""
@@ -360,7 +401,12 @@ class Repo:
         if not revisions:
             return
         out = self.git_bytes(
-            "rev-list", "--header", *options, "--stdin", stdin=_lines([*revisions, *(["--", *paths] if paths else [])])
+            "rev-list",
+            "--header",
+            "--encoding=UTF-8",  # whatever i18n.logOutputEncoding says
+            *options,
+            "--stdin",
+            stdin=_lines([*revisions, *(["--", *paths] if paths else [])]),
         )
         for record in out.split(b"\0"):
             sha, _, raw = record.lstrip(b"\n").partition(b"\n")
@@ -374,13 +420,36 @@ class Repo:
         """
         if old == new:
             return []
-        if old is not None:
-            base = self.git("rev-list", "--first-parent", "--boundary", f"{old}..{new}", "--").split()
-            # The boundary is marked with "-"; it is `old` itself only if `old` lies on the first-parent chain.
-            if f"-{old}" not in base:
-                return None
+        near = self._near_parents(new, old) if old else None
+        if near is not None:
+            return [c for c in near if not paths or self._touches(c, paths)]
+        # Down to `old` and not further, if it lies on the chain.  (--boundary names it as second parent, too.)
+        if old and old not in self.git("rev-list", "--first-parent", new, "--not", f"{old}^@", "--").split():
+            return None
         found = list(self.log([new, *([f"^{old}"] if old else [])], "--first-parent", paths=paths))
         return found[::-1]
+
+    def _near_parents(self, new: str, old: str) -> list[Commit] | None:
+        """The first-parent commits from `old` to `new` where those are a few steps, without a process; else None."""
+        chain: list[Commit] = []
+        sha = new
+        for _ in range(NEAR):
+            try:
+                commit = self.commit(sha)
+            except NotFound:  # the edge of a shallow clone: git knows about those
+                return None
+            chain.append(commit)
+            if not commit.parents:
+                return None
+            sha = commit.parents[0]
+            if sha == old:
+                return chain[::-1]
+        return None
+
+    def _touches(self, commit: Commit, paths: Sequence[str]) -> bool:
+        """Whether a commit changed one of the paths against its first parent."""
+        before = commit.parents[0]
+        return any(self.entry(commit.tree, path) != self.entry(before, path) for path in paths)
 
     def reflog_says(self, ref: str, sha: str) -> str | None:
         """How `ref` came to stand on `sha`: the newest reflog entry's message for it, or None."""
@@ -398,13 +467,46 @@ class Repo:
 
     def write(self, kind: str, data: bytes) -> str:
         """Write one object; its sha.  Not durable before `sync`."""
-        stream = IStream(kind.encode(), len(data), BytesIO(data))
-        with self._lock:
-            try:
-                self._repo.odb.store(stream)
-            except OSError as error:
-                raise GitpipeError(f"cannot write a git object in {self.common}: {error.strerror or error}") from error
-        return str(stream.hexsha.decode())
+        try:
+            if self._object_format == "sha1":
+                return self._write_loose(kind, data)
+            stream = IStream(kind.encode(), len(data), BytesIO(data))
+            with self._lock:
+                self._repo.odb.store(stream)  # a process for each object
+            return str(stream.hexsha.decode())
+        except OSError as error:
+            raise GitpipeError(f"cannot write a git object in {self.common}: {error.strerror or error}") from error
+
+    def _write_loose(self, kind: str, data: bytes) -> str:
+        """Write one object as git does: a temporary file whose name `git gc` knows, renamed into place."""
+        whole = f"{kind} {len(data)}\0".encode() + data
+        sha = hashlib.sha1(whole, usedforsecurity=False).hexdigest()
+        folder = f"{self.common}/objects/{sha[:2]}"
+        path = f"{folder}/{sha[2:]}"
+        with contextlib.suppress(FileNotFoundError):
+            os.utime(path)  # as git does: one that is used anew is not to be pruned as old
+            return sha
+        self._make_fanout(folder)
+        descriptor, scratch = tempfile.mkstemp(prefix="tmp_obj_", dir=folder)
+        try:
+            with open(descriptor, "wb") as file:
+                file.write(zlib.compress(whole, 1))
+                os.fchmod(file.fileno(), 0o444)
+            os.rename(scratch, path)
+        except BaseException:
+            os.unlink(scratch)
+            raise
+        return sha
+
+    def _make_fanout(self, folder: str) -> None:
+        """Make a folder of ``objects``, with the mode of that where the repository is shared by a group."""
+        try:
+            os.mkdir(folder)
+        except FileExistsError:
+            return
+        mode = stat.S_IMODE(os.stat(self.common / "objects").st_mode)
+        if mode & stat.S_ISGID:
+            os.chmod(folder, mode)
 
     def write_blob(self, data: bytes) -> str:
         """Write a blob; its sha."""
@@ -512,6 +614,10 @@ def parse_commit(sha: str, data: bytes) -> Commit:
     """
     head, _, body = data.partition(b"\n\n")
     tree, parents, author, committer = "", [], "", ""
+    encoding = re.search(rb"^encoding ([\w.:-]+)$", head, re.MULTILINE)
+    if encoding:  # i18n.commitEncoding of whoever wrote it
+        with contextlib.suppress(LookupError, UnicodeDecodeError):
+            head, body = (part.decode(encoding[1].decode()).encode() for part in (head, body))
     for line in head.decode("utf-8", "surrogateescape").split("\n"):
         key, _, value = line.partition(" ")
         if key == "tree" and not tree:
@@ -553,8 +659,6 @@ def syncfs(path: Path) -> None:
 def _stdin_file(data: bytes | None) -> BytesIO | None:
     if data is None:
         return None
-    import tempfile
-
     # GitPython hands `istream` to the process as it is, so it must be a real file, not bytes in memory.
     file = tempfile.TemporaryFile()  # noqa: SIM115
     file.write(data)

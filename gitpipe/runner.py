@@ -157,7 +157,9 @@ class Runner:
     def _start_ready(self) -> None:
         first = self.journal.first_unfinished()
         self._busy = bool(first)
-        waiting = [job for job in first.values() if job.seq not in self._active]
+        # By pipeline, not by job: one that began before the local state was deleted is unknown to the new journal.
+        running = {job.pipeline for job in list(self._active.values())}
+        waiting = [job for job in first.values() if job.pipeline not in running]
         if not waiting or self._stop.is_set():
             return
         specs = {n: p.spec for n, p in self.pipelines.all(self.pipelines.head()).items()}

@@ -13,6 +13,7 @@ import json
 import os
 import re
 import stat
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -30,7 +31,6 @@ INDEX = "gitpipe-index"
 _IGNORED_BY_DVC = (".hg/", ".git/", ".git", ".dvc/")
 _SLACK_NS = 20_000_000  # kernels stamp files with a clock that ticks every 1 to 10 ms
 _COARSE_SLACK_NS = 2_000_000_000  # file systems that keep whole seconds (FAT: two)
-_CHUNK = 64  # small files hashed by one thread in one go
 _BIG = 1 << 20
 _NEVER = -1  # an mtime that no file has
 
@@ -109,7 +109,7 @@ def _compile(patterns: list[str]) -> list[tuple[re.Pattern[str], bool, bool]]:
     try:
         from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern as Pattern
     except ImportError:  # pathspec before 1.0
-        from pathspec.patterns import GitWildMatchPattern as Pattern
+        from pathspec.patterns import GitWildMatchPattern as Pattern  # type: ignore[no-redef, attr-defined, unused-ignore]
     rules = []
     for pattern in reversed(patterns):
         regex, ignore = Pattern.pattern_to_regex(pattern)
@@ -296,7 +296,7 @@ def _slack(mtime_ns: int) -> int:
 
 def settle(newest_ns: int) -> None:
     """Wait until a file of mtime `newest_ns` is old enough to be trusted, where that takes milliseconds."""
-    wait = newest_ns + _SLACK_NS - time.time_ns()
+    wait = newest_ns + 3 * _SLACK_NS // 2 - time.time_ns()
     if 0 < wait <= 2 * _SLACK_NS:
         time.sleep(wait / 1e9)
 
@@ -328,7 +328,7 @@ def save_index(git_dir: Path, entries: Mapping[str, Entry]) -> None:
 
 def replace_file(path: Path, data: bytes) -> None:
     """Write `data` beside `path`, then rename it there: readers see the old file or the new one, whole."""
-    tmp = f"{path}.{os.getpid()}.tmp"
+    tmp = f"{path}.{os.getpid()}-{threading.get_ident()}.tmp"
     with open(tmp, "wb") as file:
         file.write(data)
     os.replace(tmp, path)
@@ -425,21 +425,20 @@ def digest_files(top: Path, found: Found, paths: list[str], digest: Digest, *, s
 
 
 def in_threads(work: Callable[[str], T], paths: list[str], size: Callable[[str], int]) -> Iterator[T]:
-    """``work(path)`` for all `paths`: big files one a task, small ones by the dozen; few files without any thread."""
-    small = [path for path in paths if size(path) < _BIG]
-    chunks = [small[start : start + _CHUNK] for start in range(0, len(small), _CHUNK)]
-    chunks += [[path] for path in paths if size(path) >= _BIG]
-    if len(chunks) <= 1:
+    """``work(path)`` for all `paths`: big files in threads, and meanwhile the small ones in this one.
+
+    For small files threads cost more than they bring: 10,000 took 0.5 s in one thread, 0.9 s in two, 1.5 s in four.
+    """
+    big = [path for path in paths if size(path) >= _BIG]
+    if len(big) <= 1:
         yield from map(work, paths)
         return
     from concurrent.futures import ThreadPoolExecutor
 
-    def several(chunk: list[str]) -> list[T]:
-        return [work(path) for path in chunk]
-
-    with ThreadPoolExecutor(min(4, len(chunks), _cpus())) as pool:
-        for results in pool.map(several, chunks):
-            yield from results
+    with ThreadPoolExecutor(min(4, len(big), _cpus())) as pool:
+        running = pool.map(work, big)
+        yield from (work(path) for path in paths if size(path) < _BIG)
+        yield from running
 
 
 @functools.cache

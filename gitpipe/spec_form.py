@@ -146,9 +146,8 @@ Count = Annotated[Whole, Field(ge=0)]
 Seconds = Annotated[float, BeforeValidator(_seconds), WithJsonSchema({"type": "string", "examples": ["90s", "1h30m"]})]
 CodePaths = Annotated[
     list[Annotated[str, _worded(_code_path)]],
-    Field(min_length=1),
     BeforeValidator(_listed),
-    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}, "minItems": 1}]}),
+    WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}),
 ]
 NotUsed = Annotated[Any, _NotUsed(), Field(description="Accepted and ignored: it means something on Kubernetes only.")]
 
@@ -298,7 +297,7 @@ class SpecForm(Form):
     job_timeout: Seconds | None = None
     output_branch: Annotated[str, _worded(check_branch)] = "master"
     code: CodePaths | None = Field(
-        None, description="Path or paths of the pipeline's code, from the folder of the spec file."
+        None, description="Path or paths of the pipeline's code, from the folder of the spec file; [] is none."
     )
     writable_inputs: StrictBool = Field(False, description="Give the code private copies of its inputs to write to.")
     commits: Literal["every", "newest"] | None = Field(

@@ -27,6 +27,8 @@ from gitpipe.scan import (
     TMP,
     Entry,
     Found,
+    Ignore,
+    Stat,
     digest_files,
     in_threads,
     known_md5s,
@@ -243,13 +245,11 @@ def _check_there(top: Path, parts: list[str], before: Listing) -> None:
             raise NotFound(f"there is no {DATA}/ in {top}; make the folder and put files into it")
         if part not in before and not any(path.startswith(part + "/") for path in before):
             raise NotFound(f"there is no {DATA}/{printable(part)}; neither in the folder nor in the branch")
-    if os.path.islink(f"{top}/{DATA}") or not os.path.isdir(f"{top}/{DATA}"):
-        if os.path.lexists(f"{top}/{DATA}"):
-            raise Refused(f"{DATA} in {top} is not a folder; it is to be a real one, not a link")
+    if os.path.islink(f"{top}/{DATA}") or (os.path.lexists(f"{top}/{DATA}") and not os.path.isdir(f"{top}/{DATA}")):
+        raise Refused(f"{DATA} in {top} is not a folder; it is to be a real one, not a link")
 
 
-def _check_not_ignored(ignore: object, part: str, top: Path) -> None:
-    assert callable(ignore)
+def _check_not_ignored(ignore: Ignore, part: str, top: Path) -> None:
     for path in [part, *_parents(part)]:
         is_dir = path != part or os.path.isdir(f"{top}/{DATA}/{path}")
         if path and ignore(f"{DATA}/{path}", is_dir):
@@ -265,23 +265,13 @@ def _store_files(top: Path, git_dir: Path, store: WorkStore, found: Found) -> di
     }
     todo = [path for path in found.files if path not in entries]
 
-    def put(path: str) -> tuple[str, int]:
-        return store.put_file(Path(path) if not _takes_text(store) else path)  # type: ignore[arg-type]
-
-    entries.update(digest_files(top, found, todo, put, strict=True))
+    entries.update(digest_files(top, found, todo, lambda path: store.put_file(Path(path)), strict=True))
     return entries
-
-
-def _takes_text(store: WorkStore) -> bool:
-    return bool(getattr(store, "takes_text", False))
 
 
 def _merge(before: Listing, parts: list[str], entries: Mapping[str, Entry], absent: list[str]) -> Listing:
     """`before`, with what lies under `parts` replaced by `entries`; files whose blobs never came stay listed."""
-    if "" in parts:
-        merged = {}
-    else:
-        merged = {path: md5 for path, md5 in before.items() if not _under(path, parts)}
+    merged = {path: before[path] for path in _outside(before, parts)}
     merged.update({path: before[path] for path in absent if path in before})
     for path, entry in entries.items():
         merged[path] = entry[3]
@@ -291,13 +281,15 @@ def _merge(before: Listing, parts: list[str], entries: Mapping[str, Entry], abse
             for parent in _parents(path):
                 if parent and parent not in entries:
                     merged.pop(parent, None)
-        merged = {path: md5 for path, md5 in merged.items() if path in entries or not _under(path, list(entries))}
+        wanted = {*entries, *_outside(merged, entries)}
+        merged = {path: md5 for path, md5 in merged.items() if path in wanted}
     return check_listing(merged)
 
 
-def _under(path: str, parts: list[str]) -> bool:
+def _outside(paths: Iterable[str], parts: Iterable[str]) -> list[str]:
+    """Those of `paths` that are none of `parts` and do not lie below one."""
     wanted = set(parts)
-    return path in wanted or any(parent in wanted for parent in _parents(path))
+    return [path for path in paths if path not in wanted and not any(parent in wanted for parent in _parents(path))]
 
 
 def _relink(top: Path, git_dir: Path, store: WorkStore, found: Found, entries: dict[str, Entry]) -> dict[str, Entry]:
@@ -326,7 +318,7 @@ def _entry(status: os.stat_result, full: str, md5: str) -> Entry:
 def _update_index(git_dir: Path, parts: list[str], entries: dict[str, Entry]) -> Mapping[str, Entry]:
     if "" not in parts:
         others = load_index(git_dir).entries
-        entries = {**{path: entry for path, entry in others.items() if not _under(path, parts)}, **entries}
+        entries = {**{path: others[path] for path in _outside(others, parts)}, **entries}
     save_index(git_dir, entries)
     return entries
 
@@ -521,18 +513,12 @@ def _bring(top: Path, git_dir: Path, store: WorkStore, goal: Stamp, target: List
     if plan.keep or plan.remove or plan.place:
         write_stamp(git_dir, replace(stamp or Stamp(goal.branch, "", ""), towards=goal.oid))
     aside = Aside(git_dir, data, stamp.branch if stamp else goal.branch, stamp.commit if stamp else "")
-    done = _carry_out(top, git_dir, store, plan, returns, aside, before)
+    done = _carry_out(top, git_dir, store, plan, returns, aside, before, now.found.files)
     if not before.same:
         _prune(data, now.found.empty)
-    absent = tuple(sorted(path for path in target if path in done.missing or _still_absent(before, path, data)))
-    write_stamp(git_dir, replace(goal, absent=absent))
-    return Brought(
-        tuple(aside.kept), done.restored, tuple(sorted(done.missing)), done.problem, done.placed, len(plan.remove)
-    )
-
-
-def _still_absent(before: Before, path: str, data: Path) -> bool:
-    return before.same and path in before.absent and not os.path.lexists(data / path)
+    missing = tuple(sorted(done.missing))
+    write_stamp(git_dir, replace(goal, absent=missing))
+    return Brought(tuple(aside.kept), done.restored, missing, done.problem, done.placed, len(plan.remove))
 
 
 @dataclass(frozen=True, slots=True)
@@ -551,24 +537,27 @@ def _carry_out(
     returns: list[tuple[KeptSet, str]],
     aside: Aside,
     before: Before,
+    seen: Mapping[str, Stat],
 ) -> _Done:
     data = top / DATA
     missing, problem = _fetch(store, plan.place)
     aside.move(plan.keep)
     stale = [path for path in missing if path in before.now and path not in plan.keep]
+    ground = _Ground(data, aside, before)
     for path in [*plan.remove, *stale]:
+        if _stat(f"{data}/{path}") not in (None, seen.get(path)):
+            ground.away(path)  # written to since the scan
         with contextlib.suppress(FileNotFoundError):
             os.unlink(data / path)
     _prune(data, {path.rpartition("/")[0] for path in [*plan.remove, *plan.keep]})
-    ground = _Ground(data, aside, before)
-    restored = _put_back(data, ground, returns)
+    restored = _put_back(data, store, ground, returns)
     back = {kept.path for kept in restored}
     place = {path: md5 for path, md5 in plan.place.items() if path not in missing and path not in back}
     for folder in {path.rpartition("/")[0] for path in place}:
         ground.folder(folder)
     for path in place:
         ground.clear(path)
-    placed = _place(top, git_dir, store, place)
+    placed = _place(top, git_dir, store, place, seen, ground)
     if placed or plan.remove or plan.keep or back:
         gone = {*plan.remove, *plan.keep, *back, *stale}
         entries = {path: entry for path, entry in load_index(git_dir).entries.items() if path not in gone}
@@ -613,7 +602,7 @@ class _Ground:
             os.mkdir(full)
         else:
             if not stat.S_ISDIR(mode):
-                self._away(path)
+                self.away(path)
                 os.mkdir(full)
         self._real.add(path)
 
@@ -626,9 +615,10 @@ class _Ground:
             with contextlib.suppress(OSError):
                 os.rmdir(folder)
         if os.path.isdir(full):
-            self._away(path)
+            self.away(path)
 
-    def _away(self, path: str) -> None:
+    def away(self, path: str) -> None:
+        """Keep aside what is at `path`."""
         self._aside.move({path: self._before.base.get(path)})
 
 
@@ -642,7 +632,8 @@ def _returning(git_dir: Path, plan: Plan, before: Before, target: Listing, branc
     for kept in sets:
         for path, base in kept.files.items():
             free = path not in plan.stay and path not in plan.keep and path not in found
-            fits = path not in folders and not any(parent in target or parent in found for parent in _parents(path))
+            taken = any(parent in target or parent in plan.stay or parent in found for parent in _parents(path))
+            fits = path not in folders and not taken
             if free and fits and target.get(path) == base and not _deleted_here(before, path, target):
                 found[path] = kept
     return [(kept, path) for path, kept in found.items()]
@@ -652,39 +643,65 @@ def _deleted_here(before: Before, path: str, target: Listing) -> bool:
     return path in target and _deleted(before, path, target[path])
 
 
-def _put_back(data: Path, ground: _Ground, returns: list[tuple[KeptSet, str]]) -> list[Kept]:
+def _put_back(data: Path, store: BlobStore, ground: _Ground, returns: list[tuple[KeptSet, str]]) -> list[Kept]:
     restored: list[Kept] = []
     for kept, path in returns:
         where, goal = kept.where(path), data / path
-        # A folder or link cannot go over a file; and a kept file may have been taken away by hand.
-        if not os.path.lexists(where) or (os.path.lexists(goal) and not (_is_file(where) and _is_file(goal))):
+        if not os.path.lexists(where) or not _may_go_over(where, goal, store, kept.files[path]):
             continue
         ground.folder(path.rpartition("/")[0])
         move(where, goal)
         restored.append(Kept(path, goal, kept.branch))
     for kept in {id(kept): kept for kept, _ in returns}.values():
-        kept.without({path for path in kept.files if not os.path.lexists(kept.where(path))})
+        kept.forget_gone()
     return restored
 
 
-def _is_file(path: Path) -> bool:
-    return stat.S_ISREG(path.lstat().st_mode)
+def _may_go_over(where: Path, goal: Path, store: BlobStore, base: str | None) -> bool:
+    """Whether the kept file may take the place of what is at `goal`: a file whose bytes the store has too."""
+    if not os.path.lexists(goal):
+        return True
+    files = all(stat.S_ISREG(path.lstat().st_mode) for path in (where, goal))
+    return files and base is not None and store.has(base)
 
 
-def _place(top: Path, git_dir: Path, store: WorkStore, place: Mapping[str, str]) -> dict[str, Entry]:
-    """Write the files; each is made elsewhere and renamed into its place, so that none is ever seen half-made."""
+def _place(
+    top: Path, git_dir: Path, store: WorkStore, place: Mapping[str, str], seen: Mapping[str, Stat], ground: _Ground
+) -> dict[str, Entry]:
+    """Write the files; each is made elsewhere and renamed into its place, so that none is ever seen half-made.
+
+    A file that is not as it was `seen` by the scan (written to since, or ignored and so never looked at) is kept aside.
+    """
     if not place:
         return {}
     numbers = {path: number for number, path in enumerate(place)}
+    late: list[str] = []
     with _tmp_dir(top, git_dir) as tmp:
 
         def one(path: str) -> tuple[str, Entry]:
             full, made = f"{top}/{DATA}/{path}", f"{tmp}/{numbers[path]}"
             status = store.place(place[path], made)
-            os.rename(made, full)
-            return path, _entry(status, full, place[path])
+            entry = _entry(status, made, place[path])
+            if _stat(full) in (None, seen.get(path)):
+                os.rename(made, full)
+            else:
+                late.append(path)
+            return path, entry
 
-        return dict(in_threads(one, list(place), lambda path: store.size(place[path]) or 0))
+        placed = dict(in_threads(one, list(place), lambda path: store.size(place[path]) or 0))
+        for path in late:
+            ground.away(path)
+            os.rename(f"{tmp}/{numbers[path]}", f"{top}/{DATA}/{path}")
+    return placed
+
+
+def _stat(full: str) -> Stat | None:
+    """What `gitpipe.scan` would note of the file at `full`, (-1, -1, -1) for what it would not, None for nothing."""
+    try:
+        status = os.stat(full)
+    except OSError:
+        return (-1, -1, -1) if os.path.lexists(full) else None
+    return (status.st_size, status.st_mtime_ns, status.st_ino)
 
 
 def _prune(data: Path, folders: Iterable[str]) -> None:

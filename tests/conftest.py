@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.lab import Lab, new_lab
+
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent  # not resolved: a venv's python is a symlink out of it
 
@@ -109,3 +111,10 @@ def end_runner(repo: Path) -> None:
         pid = int(mark.read_text().split()[0])
         if b"gitpipe" in Path(f"/proc/{pid}/cmdline").read_bytes():
             os.kill(pid, signal.SIGKILL)
+
+
+@pytest.fixture
+def lab(tmp_path: Path, sealed: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
+    """A scratch repository that is driven in this process; nothing runs there in the background."""
+    monkeypatch.setenv("GITPIPE", "0")
+    return new_lab(tmp_path / "lab")

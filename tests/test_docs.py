@@ -25,6 +25,7 @@ VARYING = [
     (re.compile(r"\s+"), " "),
 ]
 SECONDS = 300
+ALL_DONE = "Nothing to do: every output is up to date."
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,9 @@ def test_page(page: str, tmp_path: Path) -> None:
     for step, (said, status) in zip(plan, answers, strict=True):
         text = f"{page}\n$ {step.command}\n--- the page shows\n" + "\n".join(step.shown) + f"\n--- it says\n{said}"
         # A step that shows nothing is run for its effect: its chatter is no matter.
-        assert not step.shown or matches(step.shown, said), text
+        as_shown = not step.shown or matches(step.shown, said)
+        # The runner may be faster than the reader: then there is nothing left to wait for.
+        assert as_shown or (step.command == "gitpipe wait" and said.strip() == ALL_DONE), text
         assert status == 0 or any(line.startswith("gitpipe: ") for line in step.shown), f"{text}\n--- status {status}"
 
 

@@ -237,6 +237,24 @@ def test_install_is_idempotent_and_uninstall_leaves_nothing(scratch: Path, pytho
     assert {state.state for state in hooks.status(folder)} == {"missing"}
 
 
+def test_flags_are_the_strictest_that_work(tmp_path: Path, sealed: Path, sh: Shell) -> None:
+    """Installed: isolated.  In the user's site-packages: -E.  By PYTHONPATH alone: nothing may be hidden."""
+    package = Path(hooks.__file__).parent
+    sh("python3 -m venv --without-pip env")
+    python = f"PYTHONNOUSERSITE= {tmp_path}/env/bin/python"
+    ask = "-c 'from gitpipe import hooks; print(repr(hooks.interpreter_flags()))'"
+    assert sh(f"PYTHONPATH={package.parent} {python} {ask}") == "''\n"
+    site = sh(f"{python} -c 'import sysconfig; print(sysconfig.get_path(\"purelib\"))'").strip()
+    sh(f"ln -s {package} {site}/gitpipe")
+    assert sh(f"PYTHONPATH= {python} {ask}") == "'-I'\n"
+    # A venv hides the user's site-packages unless it is told not to.
+    sh(f"rm {site}/gitpipe && sed -i 's/\\(include-system-site-packages = \\).*/\\1true/' env/pyvenv.cfg")
+    user = sh(f"{python} -c 'import site; print(site.getusersitepackages())'").strip()
+    assert user.startswith(str(sealed))
+    sh(f"mkdir -p {user} && ln -s {package} {user}/gitpipe")
+    assert sh(f"PYTHONPATH= {python} {ask}") == "'-E'\n"
+
+
 def test_another_interpreter_renews(folder: Path) -> None:
     (line,) = hooks.install(folder, "/somewhere/else/python", "-E")
     assert "renewed" in line

@@ -18,19 +18,25 @@ PACKAGE = Path(__file__).resolve().parent.parent / "gitpipe"
 LAYERS = """
 errors faults nudges
 commit
-datum globs provenance stage views
-blobs executors inputs joblog journal repo
-datatree datumindex places spec spec_form spec_text
-graph
-pipelines
+datum globs provenance scan stage views
+blobs executors inputs joblog journal repo spec_text
+spec_form
+spec
+datatree datumindex graph kept places
+pipelines workdata
 reconcile
-checkout datarepos example hooks
-add history job
+catalog checkout example hooks
+datarepos
+history job
+jobviews runner
 project
-hookmain runner
+hookmain
 cli
 __main__
 """
+
+# Programs of their own build themselves where they start: `python -m gitpipe.runner` opens its project.
+ENTRIES = {("runner", "project")}
 
 # Beyond the layers: these know no more than is named here, whatever stands below them.
 KNOWS = {
@@ -102,7 +108,8 @@ def imports(module: str) -> set[str]:
 
 def own_imports(module: str) -> set[str]:
     """Modules of gitpipe that `module` imports, without the leading ``gitpipe.`` and the bare package."""
-    return {name.removeprefix("gitpipe.") for name in imports(module) if name.startswith("gitpipe.")}
+    own = {name.removeprefix("gitpipe.") for name in imports(module) if name.startswith("gitpipe.")}
+    return {other for other in own if (module, other) not in ENTRIES}
 
 
 def _top(module: str) -> str:

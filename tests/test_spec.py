@@ -206,6 +206,13 @@ def test_yaml_of_several_documents() -> None:
     assert model.transform.stdin == ("one",)
     assert infer.transform == Transform(python="stages:infer")
     assert (infer.code, infer.writable_inputs, infer.commits) == (("infer.py", "lib"), True, "newest")
+    assert load({**small(), "code": []}).code == ()  # none, where None would be the whole folder
+
+
+def test_no_code_is_kept_apart_from_the_whole_folder() -> None:
+    spec = load_specs(json.dumps(small(code=[])).encode(), "p.json")[0]
+    assert spec.code == ()
+    assert Spec.from_json(spec.to_json()).code == ()
 
 
 def test_several_documents_and_an_array_are_the_same() -> None:
@@ -345,7 +352,6 @@ BAD_FIELDS = [
     ({"code": "../x"}, "code[0]: expected a path below the spec's folder, got '../x'"),
     ({"code": "/x"}, "code[0]: expected a path below the spec's folder, got '/x'"),
     ({"code": ["a/.git/x"]}, "code[0]: unsafe path"),
-    ({"code": []}, "code: expected at least one member, got none"),
     ({"commits": "all"}, "commits: expected 'every' or 'newest', got \"all\""),
 ]
 

@@ -354,7 +354,10 @@ class DvcStore:
                     age = now - entry.stat().st_mtime
                     limit = older_than if _dead(entry.name, host) else max(older_than, 86400.0)
                     if age >= limit:
-                        os.unlink(entry.path)
+                        if entry.is_dir(follow_symlinks=False):  # of a fetch
+                            shutil.rmtree(entry.path)
+                        else:
+                            os.unlink(entry.path)
                         swept += 1
         return swept
 

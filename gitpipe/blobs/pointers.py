@@ -13,6 +13,8 @@ from gitpipe.errors import BadData
 
 OID = re.compile(r"[0-9a-f]{32}(?:\.dir)?\Z")
 
+_NULL = ("", "null", "~")
+
 CONFIG = b""
 DVC_GITIGNORE = b"/config.local\n/tmp\n/cache\n"
 DVCIGNORE = (
@@ -65,12 +67,13 @@ def read_pointer(text: str | bytes, where: str = "a .dvc file") -> list[Out]:
 def _load(text: str | bytes, where: str) -> dict[str, Any]:
     import yaml  # type: ignore[import-untyped,unused-ignore]
 
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    # Scalars stay text: DVC writes YAML 1.2, in which a file may be called `yes`; PyYAML's other loaders read 1.1.
+    loader = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
     try:
-        document = yaml.load(text, Loader=loader)  # a safe loader either way
+        document = yaml.load(text, Loader=loader)  # builds text, lists and mappings only
     except (yaml.YAMLError, ValueError, RecursionError) as exc:
         raise BadData(f"{where} is not YAML: {' '.join(str(exc).split())[:120]}") from None
-    if document is None:
+    if document in (None, ""):
         return {}
     if not isinstance(document, dict):
         raise BadData(f"{where} is malformed: expected a mapping with `outs`")
@@ -86,9 +89,9 @@ def _read_out(out: Any, wdir: str, where: str) -> Iterator[Out]:
         for entry in files:
             if not isinstance(entry, dict) or not isinstance(entry.get("relpath"), str):
                 raise BadData(f"{where} is malformed: each of `files` needs a `relpath`")
-            if "md5" in entry:
+            if entry.get("md5", "") not in _NULL:
                 yield _out(f"{path}/{entry['relpath']}", entry, "hash" not in out, where)
-    elif out.get("md5") is not None:
+    elif out.get("md5", "") not in _NULL:
         yield _out(path, out, "hash" not in out, where)
 
 
@@ -101,11 +104,11 @@ def _out(path: str, entry: dict[str, Any], legacy: bool, where: str) -> Out:
 
 def _count(entry: dict[str, Any], key: str, where: str) -> int | None:
     value = entry.get(key)
-    if value is None:
+    if value is None or value in _NULL:
         return None
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+    if not isinstance(value, str) or not re.fullmatch(r"[0-9]{1,18}", value):
         raise BadData(f"{where} is malformed: {key} {value!r} is not a number")
-    return value
+    return int(value)
 
 
 def write_pointer(path: str, oid: str, size: int | None, nfiles: int | None, old: str | bytes | None = None) -> bytes:
@@ -125,7 +128,7 @@ def write_pointer(path: str, oid: str, size: int | None, nfiles: int | None, old
     plain = _PLAIN.match(text) if text else None
     if text and text.strip() and not (plain and plain["path"] == _scalar(path)):
         return _update(text, path, {"md5": oid, "size": size, "nfiles": nfiles})
-    lines = ["outs:", f"- md5: {oid}"]
+    lines = ["outs:", f"- md5: {oid if oid.endswith('.dir') else _scalar(oid)}"]
     lines += [f"  {key}: {value}" for key, value in (("size", size), ("nfiles", nfiles)) if value is not None]
     lines += ["  hash: md5", f"  path: {_scalar(path)}", ""]
     return "\n".join(lines).encode()

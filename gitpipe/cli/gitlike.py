@@ -59,6 +59,8 @@ def status(raw: Raw = False) -> None:
     state = here.status()
 
     def last_lines(job: JobInfo) -> list[str]:
+        if not job.id:  # it never ran: what it needs failed
+            return []
         return [show.log_message(line) for line in here.jobs.logs(job=job.id, tail=LAST_LINES)]
 
     show.one(state, lambda value: show.status_lines(value, last_lines), as_json=raw)

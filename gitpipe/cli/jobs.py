@@ -117,4 +117,5 @@ def check(jobs: Sequence[JobInfo]) -> None:
             first, others = bad[0], len(bad) - 1
             more = f" (and {others} more)" if others else ""
             cause = first.reason or first.state
-            raise JobFailed(f"{first.pipeline}: {cause}{more}; see 'gitpipe logs --job {show.short(first.id)}'")
+            see = f"logs --job {show.short(first.id)}" if first.id else "status"
+            raise JobFailed(f"{first.pipeline}: {cause}{more}; see 'gitpipe {see}'")

@@ -343,8 +343,9 @@ def status_lines(status: StatusInfo, last_lines: Callable[[JobInfo], list[str]])
     )
     yield from pairs(*(("Pending", line) for line in status.pending))
     for job in status.failures:
+        which = f"job {short(job.id)}" if job.id else job.state  # one that never ran has no id
         when = f", {ago(job.finished)}" if job.finished is not None else ""
-        yield from pairs(("Failed", f"{job.pipeline} (job {short(job.id)}{when}): {job.reason or job.state}"))
+        yield from pairs(("Failed", f"{job.pipeline} ({which}{when}): {job.reason or job.state}"))
         yield from (f"    {oneline(line)}" for line in last_lines(job))
     yield from pairs(*(("Warning", line) for line in status.warnings))
     if not status.pending and not status.failures:

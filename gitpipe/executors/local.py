@@ -58,6 +58,8 @@ class WorkerPool:
             raise StageFailed(f"cannot make a worker's folder in {stage.slots_dir}: {error.strerror}") from None
         with self._lock:
             self._busy.add(worker)
+            if self._closed:
+                worker.abort()
         return worker
 
     def give(self, worker: Worker) -> None:

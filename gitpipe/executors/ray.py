@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import itertools
+import logging
 import os
 import secrets
 import shutil
@@ -71,6 +72,7 @@ class RayExecutor:
         self._thread: threading.Thread | None = None
         self._ending = threading.Event()
         self._restarts = 0
+        self._was_ready = False
         self._hosts: dict[str, _Host] = {}
         self._nodes: list[str] = []
         self._calls = 0
@@ -118,12 +120,12 @@ class RayExecutor:
     # --- Ray's life ---
 
     def start(self) -> None:
-        """Begin to start Ray in the background; one restart after a breakdown, more once it ran something."""
+        """Begin to start Ray in the background; once again after it broke down, not after it could not be started."""
         with self._lock:
             if self._closed or (self._thread is not None and self._thread.is_alive()):
                 return
             if self.failed:
-                if self._restarts:
+                if self._restarts or not self._was_ready:
                     return
                 self._restarts += 1
             self.failed = ""
@@ -141,7 +143,7 @@ class RayExecutor:
         while not self.ready.wait(0.05):
             if self._closed:
                 raise StageFailed("the workers were shut down")
-            self.start()  # after a breakdown the old thread is at work for a while before another can be started
+            self.start()  # it may just have broken down
             thread = self._thread
             if thread is None or not thread.is_alive():
                 raise StageFailed(f"Ray cannot be used: {self.failed or 'it ended'}; set gitpipe.engine to local")
@@ -156,6 +158,7 @@ class RayExecutor:
         try:
             _reread_environment()
             self._connect(ray)
+            self._was_ready = True
             self.ready.set()
             while not self._ending.wait(_BEAT):
                 if self._is_broken(ray):
@@ -179,6 +182,11 @@ class RayExecutor:
         self._setenv({**_EMBEDDED, "RAY_AUTH_TOKEN": _token(), "PYTHONPATH": found})
 
     def _connect(self, ray: Any) -> None:
+        silence(ray)
+        try:
+            Path.cwd()
+        except FileNotFoundError:  # a removed worktree, say; Ray wants one that exists
+            os.chdir("/")
         quiet = {"log_to_driver": False, "configure_logging": False, "logging_level": "ERROR"}
         if self._address:
             import gitpipe
@@ -415,7 +423,7 @@ class RaySeat:
         except Lost as error:
             if self._host is not None:
                 self._host.lost = True
-            time.sleep(_BEAT)  # in which it is noticed if all of Ray is gone: else a datum could be lost once more
+            time.sleep(2 * _BEAT)  # let the watcher find out whether more is lost than this actor
             return [Result(task.datum, error=f"the worker's node was lost: {error}", lost=True) for task in tasks]
         self._executor.works()
         took = time.monotonic() - start
@@ -435,13 +443,21 @@ def _token() -> str:
     return secrets.token_hex(32)
 
 
+def silence(ray: Any) -> None:
+    """Keep Ray off our standard streams, which may carry JSON for a program; what matters comes as an exception."""
+    logging.getLogger("ray").setLevel(logging.CRITICAL)
+    if hasattr(ray._private.worker, "print_to_stdstream"):  # prints a raylet's last words whatever is configured
+        ray._private.worker.print_to_stdstream = lambda *args, **kwargs: None
+
+
 def _reread_environment() -> None:
     """Have Ray look at the environment again, where it was imported before by someone else."""
     try:
-        from ray._raylet import AuthenticationTokenLoader, Config
+        import ray._raylet as raylet
 
-        Config.initialize("")
-        AuthenticationTokenLoader.instance().reset_cache()
+        core: Any = raylet
+        core.Config.initialize("")
+        core.AuthenticationTokenLoader.instance().reset_cache()
     except (ImportError, AttributeError, TypeError):  # another release of Ray: then it was imported just now
         return
 

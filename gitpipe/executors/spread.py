@@ -65,7 +65,7 @@ class Spread:
             while True:
                 self._pull()
                 if not self._pending:
-                    return
+                    break
                 try:
                     outcome = self._done.get(timeout=_TICK)
                 except queue.Empty:
@@ -78,6 +78,8 @@ class Spread:
             self._drop_queued()
             for _ in self._threads:
                 self._todo.put(None)
+        for thread in self._threads:  # all are idle: when this is over their workers can be had by the next
+            thread.join()
 
     def _pull(self) -> None:
         """Keep every slot supplied, and not more: the rest stays where it is."""

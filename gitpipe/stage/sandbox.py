@@ -204,7 +204,7 @@ def _visible(python: str, env: dict[str, str]) -> list[str]:
         # A home itself, or a folder around it, is never shown: that would undo the mask.
         exposes = any(_is_below(folder, path) for folder in masked)
         known = any(_is_below(path, other) for other in shown)
-        if not exposes and not known and is_masked(path) and Path(path).exists():
+        if not exposes and not known and is_masked(path) and os.path.exists(path):  # False where we may not look
             shown.append(path)
     return shown
 

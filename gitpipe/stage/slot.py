@@ -4,7 +4,7 @@
 
     slots_dir/<name>/lock     held (flock) by the process that owns the slot, as long as it lives
                      pfs/     what the stage sees as /pfs: a folder for each input, and out/
-                     tmp/     HOME and TMPDIR where there is no sandbox
+                     tmp/, home/   TMPDIR and HOME where there is no sandbox
                      stderr   what the sandbox itself has to say
 
 Knows nothing of processes' contents; plain system calls, since a datum may be a matter of a millisecond.
@@ -40,8 +40,9 @@ class Slot:
         self.pfs = f"{path}/pfs"
         self.out = f"{path}/pfs/out"
         self.tmp = f"{path}/tmp"
-        os.makedirs(self.out, exist_ok=True)
-        os.makedirs(self.tmp, exist_ok=True)
+        self.home = f"{path}/home"
+        for folder in (self.out, self.tmp, self.home):
+            os.makedirs(folder, exist_ok=True)
         self._lock = os.open(f"{path}/lock", os.O_RDWR | os.O_CREAT, 0o600)
         fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
@@ -87,6 +88,7 @@ class Slot:
             else:
                 remove(f"{self.pfs}/{name}")
         empty(self.tmp)
+        empty(self.home)
 
     def remove(self) -> None:
         """Remove the folder and let go of the lock."""
@@ -112,29 +114,14 @@ def _bring(blob: str, target: str, copy: bool) -> int:
 
 def empty(folder: str) -> None:
     """Remove what is in `folder`, whatever permissions the user's code left there."""
-    try:
-        names = os.listdir(folder)
-    except PermissionError:
-        os.chmod(folder, 0o700)
-        names = os.listdir(folder)
-    for name in names:
+    for name in _names(folder):
         remove(f"{folder}/{name}")
 
 
 def remove(path: str) -> None:
     """Remove one file or folder with all below it."""
     try:
-        os.unlink(path)
-        return
-    except (IsADirectoryError, PermissionError):
-        pass
-    if not stat.S_ISDIR(os.lstat(path).st_mode):
-        os.chmod(os.path.dirname(path), 0o700)
-        os.unlink(path)
-        return
-    try:
-        empty(path)
-        os.rmdir(path)
+        _remove(path)
     except (OSError, RecursionError):
         # Nested deeper than a path may be long or than Python recurses; `rm` walks by file descriptors.
         done = subprocess.run(["rm", "-rf", "--", path], stdin=subprocess.DEVNULL, capture_output=True, check=False)
@@ -142,9 +129,28 @@ def remove(path: str) -> None:
             raise
 
 
+def _remove(path: str) -> None:
+    try:
+        os.unlink(path)
+        return
+    except (IsADirectoryError, PermissionError):  # macOS says the latter of a folder, too
+        if not stat.S_ISDIR(os.lstat(path).st_mode):
+            raise
+    for name in _names(path):
+        _remove(f"{path}/{name}")
+    os.rmdir(path)
+
+
+def _names(folder: str) -> list[str]:
+    """What is in `folder`, which is made such that it can be removed."""
+    if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+        os.chmod(folder, 0o700)
+    return os.listdir(folder)
+
+
 def remove_slot(path: str) -> None:
     """Remove a whole slot directory as well as can be; its lock file goes last, so that a sweeper can go on."""
-    for name in ("pfs", "tmp"):
+    for name in ("pfs", "tmp", "home"):
         with contextlib.suppress(OSError, RecursionError):
             remove(f"{path}/{name}")
     shutil.rmtree(path, ignore_errors=True)

@@ -62,7 +62,7 @@ class Worker:
         self._command = prepare(stage, self._paths, self._sandboxed)
         self._env = self._environment(inherited_environment() if environ is None else environ)
         self._agent: _Agent | None = None
-        self._used = False
+        self._aborted = False
         self.alive = True
 
     def run(self, task: Task) -> Result:
@@ -79,6 +79,8 @@ class Worker:
         try:
             if self._agent is None:
                 self._agent = self._start()
+            if self._aborted:
+                raise AgentLost("it was stopped")
             return self._run(task, self._agent)
         except AgentLost as error:
             self.close()
@@ -157,7 +159,7 @@ class Worker:
 
     def _environment(self, inherited: dict[str, str]) -> dict[str, str]:
         """What every datum of the stage gets; the spec's own values win."""
-        home = HOME if self._sandboxed else f"{self._slot.tmp}/home"
+        home = HOME if self._sandboxed else self._slot.home
         env = library_environment(inherited) if self._sandboxed else dict(inherited)
         folder = os.path.dirname(self._stage.python)
         env["PATH"] = f"{folder}:{env['PATH']}" if folder else env["PATH"]
@@ -186,7 +188,6 @@ class Worker:
             argv = [*bubblewrap(self._stage, self._slot.pfs, self._env), "inside"]
         else:
             argv = [interpreter, "-I", "-S", AGENT, "outside"]
-            os.makedirs(f"{self._slot.tmp}/home", exist_ok=True)
         argv += [str(os.getpid()), str(MAX_LOG)]
         return _Agent(argv, self._env, f"{self._slot.path}/stderr", self._stage.pipeline)
 
@@ -196,6 +197,7 @@ class Worker:
 
     def abort(self) -> None:
         """Kill what runs, from another thread than the one in `run`, which then gets a lost result and cleans up."""
+        self._aborted = True  # seen by `run` where the agent is only just being started
         agent = self._agent
         if agent is not None:
             agent.abort()

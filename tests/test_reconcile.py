@@ -1,0 +1,165 @@
+"""Refs in, commit sets out: which jobs there are, in which order, and that refs and trailers alone decide it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from tests.lab import Lab
+
+
+def test_a_backlog_gets_one_output_commit_each_in_order(lab: Lab) -> None:
+    """I9: each first-parent commit that changed the data makes a job, whoever noticed it and when."""
+    lab.data("a", {"x": "0"})
+    lab.pipeline("p", {"a": "/*"})
+    lab.run()
+    shas = [lab.data("a", {"x": str(n)}) for n in (1, 2, 3)]
+    lab.run()
+    made = lab.made("p")
+    assert [m.sources["a"] for m in made[1:]] == shas
+    assert lab.files("p") == {"x": "3"}
+    assert lab.run() == []  # I2: nothing left, nothing done twice
+    assert lab.made("p") == made
+
+
+def test_backlogs_of_several_branches_are_merged_by_date_then_name(lab: Lab) -> None:
+    """Every machine replays the same order: running maximum of the date along each branch, then the branch's name."""
+    lab.data("a", {"a": "0"}, when=0)
+    lab.data("b", {"b": "0"}, when=0)
+    lab.pipeline("p", {"a": "/", "b": "/"})
+    lab.run()
+    a1 = lab.data("a", {"a": "1"}, when=300)
+    a2 = lab.data("a", {"a": "2"}, when=100)  # a clock that went backwards: counts as 300
+    b1 = lab.data("b", {"b": "1"}, when=200)
+    b2 = lab.data("b", {"b": "2"}, when=300)
+    lab.run()
+    steps = [(m.sources["a"], m.sources["b"]) for m in lab.made("p")[1:]]
+    assert steps == [(steps[0][0], b1), (a1, b1), (a2, b1), (a2, b2)]
+
+
+def test_after_amend_or_reset_only_the_head_counts(lab: Lab) -> None:
+    first = lab.data("a", {"x": "0"})
+    lab.pipeline("p", {"a": "/*"})
+    lab.run()
+    lab.data("a", {"x": "1"})
+    lab.data("a", {"x": "2"})
+    lab.run()
+    n = len(lab.made("p"))
+    lab.data("a", {"x": "3"}, parent=first)
+    amended = lab.data("a", {"x": "4"})
+    amended = lab.data("a", {"x": "5"}, parent=lab.head("a"))
+    lab.run()
+    assert [m.sources["a"] for m in lab.made("p")[n:]] == [amended]
+    # reset to the very first: a new output commit with the old result, all skipped
+    lab.git("update-ref", "refs/heads/a", first)
+    assert lab.ran() == ["p: 0 + 1 / 1 success"]
+    assert lab.files("p") == {"x": "0"}
+    assert lab.made("p")[-1].sources["a"] == first
+
+
+def test_a_commit_that_changes_no_data_makes_no_job_and_no_contradiction(lab: Lab) -> None:
+    """I3: a README on a data branch is not data; what reads that branch directly and through another still agrees."""
+    a1 = lab.data("a", {"x": "1"})
+    lab.data("b", {"y": "1"})
+    lab.pipeline("p", {"a": "/"})
+    lab.pipeline("q", {"a": "/", "p": "/", "b": "/"}, "cat /pfs/a/x /pfs/p/x /pfs/b/y > /pfs/out/all")
+    lab.run()
+    lab.data("a", None, extra={"README": "about a"})
+    assert lab.run() == []
+    lab.data("b", {"y": "2"})
+    assert lab.ran() == ["q: 1 + 0 / 1 success"]
+    assert lab.made("q")[-1].sources["a"] == a1
+    lab.pipeline("q", {"a": "/", "p": "/", "b": "/"}, "cat /pfs/b/y /pfs/p/x /pfs/a/x > /pfs/out/all")
+    assert lab.ran() == ["q: 1 + 0 / 1 success"]
+    assert lab.made("q")[-1].sources["a"] == a1
+
+
+def test_an_amended_message_is_another_provenance(lab: Lab) -> None:
+    lab.data("a", {"x": "1"})
+    first = lab.data("a", {"x": "2"})
+    lab.data("b", {"y": "1"})
+    lab.pipeline("p", {"a": "/"})
+    lab.pipeline("q", {"a": "/", "p": "/", "b": "/"}, "cat /pfs/a/x /pfs/p/x /pfs/b/y > /pfs/out/all")
+    lab.run()
+    amended = lab.data("a", {"x": "2"}, parent=lab.commits("a")[0].sha)
+    assert amended != first
+    assert lab.ran() == ["p: 0 + 1 / 1 success", "q: 0 + 1 / 1 success"]
+    lab.data("b", {"y": "2"})
+    assert lab.ran() == ["q: 1 + 0 / 1 success"]
+    assert lab.made("q")[-1].sources["a"] == amended
+
+
+def test_without_local_state_nothing_is_done_again(lab: Lab) -> None:
+    """I1: refs and trailers alone tell what is stale: here nothing is but what failed."""
+    lab.data("a", {"x": "1", "y": "1"})
+    lab.pipeline("p", {"a": "/*"})
+    lab.pipeline("q", {"p": "/"})
+    lab.pipeline("bad", {"p": "/*"}, "[ $(cat /pfs/p/*) -lt 2 ] && cp /pfs/p/* /pfs/out")
+    lab.run()
+    lab.data("a", {"x": "1", "y": "2"})
+    lab.data("a", None, extra={"README": "about a"})
+    lab.run()
+    heads = lab.git("for-each-ref", "refs/heads", "refs/gitpipe")
+    lab.forget()
+    jobs = lab.run()
+    assert [(j.pipeline, j.state) for j in jobs if j.state != "success"] == [("bad", "failed")]
+    assert not [j for j in jobs if j.processed and j.pipeline != "bad" and j.output != lab.head(j.pipeline)]
+    assert lab.git("for-each-ref", "refs/heads", "refs/gitpipe") == heads
+
+
+def test_a_backlog_is_the_same_with_and_without_local_state(lab: Lab, tmp_path: Path) -> None:
+    """I1, I4: the same commits, to the last bit, whether the journal remembers or trailers have to tell."""
+    lab.data("a", {"x": "1"})
+    lab.data("b", {"x": "1"})
+    lab.pipeline("p", {"a": "/*"})
+    lab.pipeline("q", {"p": "/", "b": "/"}, "cat /pfs/p/x /pfs/b/x > /pfs/out/x")
+    lab.pipeline("r", {"b": "/*"})
+    lab.run()
+    lab.data("a", {"x": "2"})
+    lab.run()
+    for n in (3, 4):
+        lab.data("a", {"x": str(n)})
+        lab.data("b", {"x": str(n)})
+    shutil.copytree(lab.root, tmp_path / "copy", symlinks=True)
+    copy = Lab(tmp_path / "copy")
+    copy.forget()
+    lab.run()
+    copy.run()
+    assert len(lab.made("q")) == 6
+    refs = ("for-each-ref", "refs/heads", "refs/gitpipe")
+    assert copy.git(*refs) == lab.git(*refs)
+
+
+def test_an_output_branch_that_was_moved_away_is_made_again(lab: Lab) -> None:
+    lab.data("a", {"x": "1"})
+    lab.pipeline("p", {"a": "/*"})
+    lab.pipeline("q", {"p": "/*"})
+    lab.run()
+    lab.data("a", {"x": "2"})
+    lab.run()
+    before = {n: lab.made(n) for n in "pq"}
+    lab.git("branch", "-q", "-f", "p", before["p"][0].sha)
+    lab.git("branch", "-q", "-D", "q")
+    lab.run()
+    assert lab.files("p") == lab.files("q") == {"x": "2"}
+    # the same job again, and so the same commit (I4)
+    assert lab.made("p") == before["p"]
+    assert lab.made("q")[-1].sources["a"] == lab.head("a")
+    assert lab.run() == []
+
+
+def test_every_commit_of_a_diamond_stands_on_one_commit_of_its_source(lab: Lab) -> None:
+    """I3: with one branch of the diamond slow, and several commits in a row."""
+    shas = [lab.data("a", {"x": "0"})]
+    lab.pipeline("b", {"a": "/*"}, "sleep 0.2; cp /pfs/a/x /pfs/out")
+    lab.pipeline("c", {"a": "/*"})
+    lab.pipeline("d", {"b": "/", "c": "/"}, "cat /pfs/b/x /pfs/c/x > /pfs/out/x")
+    lab.run()
+    shas += [lab.data("a", {"x": str(n)}) for n in range(1, 4)]
+    lab.run()
+    for name in "bcd":
+        assert [m.sources["a"] for m in lab.made(name)][-3:] == shas[-3:]
+    for made in lab.made("d"):
+        assert len({ref.branch for ref in made.origin.provenance}) == len(made.origin.provenance) == 3
+    assert lab.files("d") == {"x": "33"}
+    assert [len(lab.made(n)) for n in "bcd"] == [len(lab.made("b"))] * 3

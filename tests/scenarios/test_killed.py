@@ -534,8 +534,9 @@ def test_ray_killed(chain: Chain, gate: Gate) -> None:
     kill(runner, signal.SIGTERM)
     chain.no_runner()
     until(lambda: not processes(ray_of(runner)), 20)
-    # What Ray's own end came too early for is nobody's: the next job sweeps it away.
-    until(lambda: not sweep(chain.common / "dvc" / "cache" / ".gitpipe-slots"))
+    # An actor whose raylet was killed under it outlives the runner by a moment; the next job sweeps its slots away.
+    slots = chain.common / "dvc" / "cache" / ".gitpipe-slots"
+    until(lambda: not list(slots.iterdir()) or sweep(slots), 30)
     chain.nothing_is_left()
 
 

@@ -536,7 +536,7 @@ def test_ray_killed(chain: Chain, gate: Gate) -> None:
     until(lambda: not processes(ray_of(runner)), 20)
     # An actor whose raylet was killed under it outlives the runner by a moment; the next job sweeps its slots away.
     slots = chain.common / "dvc" / "cache" / ".gitpipe-slots"
-    until(lambda: not list(slots.iterdir()) or sweep(slots), 30)
+    until(lambda: not sweep(slots) and not list(slots.iterdir()), 30)
     chain.nothing_is_left()
 
 

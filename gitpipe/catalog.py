@@ -82,6 +82,8 @@ class Catalog:
                 found += [(spec, origin) for spec in load_specs(data, "<stdin>")]
                 continue
             path = Path(name)
+            if not name:
+                raise BadSpec("-f '' names no file: -f FILE, or -f - for standard input")
             try:
                 with path.open("rb") as file:
                     data = file.read(MAX_SPEC + 1)

@@ -7,13 +7,13 @@ holds; ``gitpipe add`` turns ``data/`` into a pointer in the index.  What happen
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gitpipe import datumindex, workdata
 from gitpipe.blobs.dvc import DvcStore
 from gitpipe.blobs.pointers import DVC_GITIGNORE, DVCIGNORE, GITIGNORE, read_pointer, write_pointer
-from gitpipe.commit import SPEC_BRANCH
+from gitpipe.commit import SPEC_BRANCH, Listing
 from gitpipe.datatree import DATA, POINTER, data_key, read_listing
 from gitpipe.errors import GitpipeError, Refused, UsageError
 from gitpipe.graph import reads
@@ -146,18 +146,74 @@ class Checkouts:
 
     def _bring(self, tree: Worktree, commit: str | None) -> list[str]:
         branch = tree.ref.removeprefix(HEADS) if tree.ref else f"(detached {commit})"
+        stamp = workdata.read_stamp(tree.git_dir)
         if commit is not None and self.tracks_data(commit):
+            lines = self._leave(tree, commit, data_key(self.repo, commit).pointer, stamp, branch) if stamp else []
+            tracked = self.repo.git("ls-files", "-z", "--", f"{DATA}/", cwd=tree.top).split("\0")
+            gone = workdata.clear(
+                tree.top, tree.git_dir, self.blobs, {path.removeprefix(f"{DATA}/") for path in tracked}
+            )
             self._mark(tree, "")
-            return []
+            return lines + gone.lines()
         listing = read_listing(self.repo, self.blobs, commit) if commit else {}
         pointer = data_key(self.repo, commit).pointer if commit else None
-        if pointer is None and not (tree.top / DATA).exists() and workdata.read_stamp(tree.git_dir) is None:
+        if pointer is None and not (tree.top / DATA).exists() and stamp is None:
             return []  # a branch without data in a tree that never had any: nothing to make, nothing to note
+        lines = self._leave(tree, commit, pointer, stamp, branch) if stamp else []
         oid = self.blobs.put_listing(listing)
         brought = workdata.bring(tree.top, tree.git_dir, self.blobs, branch, commit or "", listing, oid)
         self._bring_index(tree, commit)
         self._mark(tree, pointer or "")
-        return brought.lines()
+        return lines + brought.lines()
+
+    def _leave(
+        self, tree: Worktree, commit: str | None, pointer: str | None, stamp: workdata.Stamp, branch: str
+    ) -> list[str]:
+        """What was added and not committed counts as changed, and no ``data.dvc`` of another branch is carried along.
+
+        Git takes a staged ``data.dvc`` to any branch whose own is the same, such as that of another empty repo.
+        """
+        if stamp.branch != branch and self._renamed(stamp.branch, tree):
+            stamp = replace(stamp, branch=branch)
+            workdata.write_stamp(tree.git_dir, stamp)
+        if not self._committed(stamp, commit):
+            base = self.blobs.put_listing(self._listing_or_none(stamp.commit))
+            workdata.write_stamp(tree.git_dir, replace(stamp, oid=base))
+        if stamp.branch == branch or commit is None:
+            return []
+        if not self.repo.git("status", "--porcelain", "-z", "--", POINTER, cwd=tree.top):
+            return []
+        self.repo.git("reset", "-q", "--", POINTER, cwd=tree.top)
+        if pointer:
+            self.repo.git("checkout", "-q", "HEAD", "--", POINTER, cwd=tree.top)
+        else:
+            (tree.top / POINTER).unlink(missing_ok=True)
+        return [f"{POINTER} as added on {stamp.branch} was not taken along: `gitpipe add data` again when back there"]
+
+    def _committed(self, stamp: workdata.Stamp, commit: str | None) -> bool:
+        """Whether the listing of `stamp` is that of some commit, or else was only added."""
+        likely = [stamp.commit, commit or "", self.repo.ref(HEADS + stamp.branch) or ""]
+        if any(self._oid(sha) == stamp.oid for sha in likely if sha):
+            return True
+        return any(self._oid(sha) == stamp.oid for sha in self.repo.reflog(HEADS + stamp.branch, 50))
+
+    def _oid(self, commit: str) -> str | None:
+        """The listing that ``data.dvc`` of a commit names; the empty one's where there is none."""
+        if not self._exists(commit):
+            return None
+        pointer = data_key(self.repo, commit).pointer
+        outs = read_pointer(self.repo.blob(pointer), POINTER) if pointer else []
+        return outs[0].md5 if outs else self.blobs.put_listing({})
+
+    def _listing_or_none(self, commit: str) -> Listing:
+        return read_listing(self.repo, self.blobs, commit) if commit and self._exists(commit) else {}
+
+    def _renamed(self, old: str, tree: Worktree) -> bool:
+        """Whether the branch of a working tree was called `old` before (``git branch -m`` runs no hook)."""
+        if tree.ref is None or tree.head is None or self.repo.ref(HEADS + old):
+            return False
+        said = self.repo.reflog_says(tree.ref, tree.head) or ""
+        return said == f"Branch: renamed {HEADS}{old} to {tree.ref}"
 
     def _bring_index(self, tree: Worktree, commit: str | None) -> None:
         """An output branch's datum index is DVC-tracked too: with its files there, ``dvc status`` is content."""
@@ -178,17 +234,20 @@ class Checkouts:
                 target.write_bytes(self.blobs.read(md5))
 
     def _mark(self, tree: Worktree, pointer: str) -> None:
-        """The id of the ``data.dvc`` that ``data/`` stands for: the hooks compare it before they start Python."""
-        (tree.git_dir / BLOB_MARK).write_text(pointer + "\n")
+        """What ``data/`` stands for, a ``data.dvc`` and HEAD: the hooks compare it before they start Python."""
+        head = (tree.git_dir / "HEAD").read_text(encoding="utf-8", errors="surrogateescape").strip()
+        where = head if head.startswith("ref: ") else "detached"  # there HEAD moves with each step of a rebase
+        text = f"{pointer}\n{where}\n"
+        (tree.git_dir / BLOB_MARK).write_text(text, encoding="utf-8", errors="surrogateescape")
 
     def write_local_config(self, tree: Worktree) -> None:
-        """Point DVC in a working tree to the one cache of all of them, unless DVC is configured otherwise."""
+        """Point DVC in a working tree to the one cache of all of them."""
         folder = tree.top / ".dvc"
         if not folder.is_dir():
             return
-        from gitpipe.blobs.config import format_config, read_file, read_sections
+        from gitpipe.blobs.config import format_config, read_config, read_file
 
-        if read_sections(folder).get("cache", {}).get("dir"):
+        if read_config(folder).cache_dir == self.blobs.cache:
             return
         local = folder / "config.local"
         sections = read_file(local)
@@ -206,9 +265,10 @@ class Checkouts:
         tree = self._here(cwd)
         branch = tree.ref.removeprefix(HEADS) if tree.ref else ""
         self._check_add(tree, branch, force)
+        self._adopt(tree, branch)
         self.write_local_config(tree)
         wanted = [self._below_data(tree, cwd, path) for path in paths]
-        old = self._staged(tree, POINTER)
+        old = self._pointer_text(tree)
         outs = read_pointer(old, POINTER) if old else []
         result = workdata.add(
             tree.top, tree.git_dir, self.blobs, wanted, branch, base=outs[0].md5 if outs and outs[0].isdir else ""
@@ -219,7 +279,7 @@ class Checkouts:
             if not (tree.top / name).exists():
                 files[name] = text
         if not (tree.top / ".dvc/config").exists():
-            files[".dvc/config"] = self.pipelines.dvc_config() or b""
+            files[".dvc/config"] = self.pipelines.branch_config() or b""
         for name, content in files.items():
             (tree.top / name).parent.mkdir(exist_ok=True)
             (tree.top / name).write_bytes(content)
@@ -232,6 +292,15 @@ class Checkouts:
         lines = [f"{POINTER}: {result.nfiles} file{'' if result.nfiles == 1 else 's'} ({counts}); next: git commit"]
         return lines + [f"{DATA}/{path} is a link to a folder and is not tracked" for path in result.skipped]
 
+    def _adopt(self, tree: Worktree, branch: str) -> None:
+        """After a rename, or a rebase that ended on the data it began with, ``data/`` is this branch's all the same."""
+        stamp = workdata.read_stamp(tree.git_dir)
+        if stamp is None or stamp.branch == branch or not self._born(tree):
+            return
+        detached = stamp.branch.startswith("(") and self._oid(tree.head or "") == stamp.oid
+        if detached or self._renamed(stamp.branch, tree):
+            workdata.write_stamp(tree.git_dir, replace(stamp, branch=branch))
+
     def _ignore_data(self, tree: Worktree, files: dict[str, bytes]) -> None:
         """DVC lists what it tracks in ``.gitignore``; an existing one gains the line."""
         path = tree.top / ".gitignore"
@@ -241,12 +310,21 @@ class Checkouts:
             path.write_bytes(text + (b"" if not text or text.endswith(b"\n") else b"\n") + b"/data\n")
             files[".gitignore"] = path.read_bytes()
 
-    def _staged(self, tree: Worktree, name: str) -> str | None:
-        path = tree.top / name
+    def _pointer_text(self, tree: Worktree) -> str | None:
+        """The current ``data.dvc``; amidst a merge that left marks of a conflict in it, ours."""
+        if self.repo.git("ls-files", "-u", "--", POINTER, cwd=tree.top):
+            pointer = data_key(self.repo, tree.head or "").pointer
+            return self.repo.blob(pointer).decode("utf-8", "replace") if pointer else None
+        path = tree.top / POINTER
         return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else None
 
     def _check_add(self, tree: Worktree, branch: str, force: bool) -> None:
         if not branch:
+            if any((tree.git_dir / name).is_dir() for name in ("rebase-merge", "rebase-apply")):
+                raise Refused(
+                    f"a rebase stands still here: choose a side with `git checkout --ours {POINTER}` or `--theirs`, "
+                    f"`git add {POINTER}`, `git rebase --continue`, and change the data after that"
+                )
             raise Refused("HEAD is detached here: `git switch` to the branch that the data is for")
         pipelines = self.pipelines.all(self.pipelines.head())
         if branch in pipelines:

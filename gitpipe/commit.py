@@ -48,7 +48,7 @@ class CommitRef:
 def check_name(kind: str, name: str) -> str:
     """Return `name` if it may name a repo, pipeline or input, else raise BadName."""
     if not NAME.match(name):
-        raise BadName(f"{kind} name {name!r}: use letters, digits, '_' and '-', and begin with none of '-'")
+        raise BadName(f"{kind} name {name!r}: use letters, digits, '_' and '-', and do not begin with '-'")
     return name
 
 

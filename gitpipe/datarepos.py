@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from gitpipe.blobs.dvc import DvcStore
-from gitpipe.blobs.pointers import read_pointer
+from gitpipe.blobs.pointers import Out, read_pointer
 from gitpipe.checkout import Checkouts
 from gitpipe.commit import SPEC_BRANCH, Listing, check_name, folder_clash, repo_of
 from gitpipe.datatree import POINTER, data_key, read_listing, write_tree
@@ -29,6 +29,9 @@ from gitpipe.places import OPEN, Place, Places, clean_path
 from gitpipe.provenance import read_origin, trailers
 from gitpipe.repo import HEADS, Commit, RefUpdate, Repo
 from gitpipe.views import CommitInfo, FileInfo, RepoInfo
+
+RESERVED = (SPEC_BRANCH, "HEAD")
+"""Branches of these names would be taken for something else, by gitpipe or by git."""
 
 Progress = Callable[[int, int], None]
 """Called as (files done, files in all)."""
@@ -59,14 +62,13 @@ class DataRepos:
             Refused: a branch or pipeline of that name exists.
         """
         check_name("repo", name)
-        if name == SPEC_BRANCH:
-            raise BadName(f"repo name {name!r} is reserved for the pipelines' specs")
-        if name in self.pipelines.versions(self.pipelines.head()):
-            raise Refused(f"{name} is the output of a pipeline: choose another name")
+        if name in RESERVED:
+            raise BadName(f"repo name {name!r} is reserved: choose another name")
+        self._refuse_output([name], "choose another name")
         if self.repo.ref(HEADS + name):
             what = "repo" if self._is_repo(name) else "branch"
             raise Refused(f"{what} {name} exists already: see `gitpipe list-repo`")
-        tree = write_tree(self.repo, self.blobs, {}, config=self.pipelines.dvc_config())
+        tree = write_tree(self.repo, self.blobs, {}, config=self.pipelines.branch_config())
         text = " ".join(description.split())
         message = f"create-repo {name}" + (f"\n\n{text}" if text else "")
         commit = self.repo.write_commit(tree, [], message, self.repo.user())
@@ -78,15 +80,18 @@ class DataRepos:
         """Delete a repo with all its branches; commits that some result was made from are kept (I8).
 
         Raises:
-            Refused: a pipeline reads or owns it, or it is checked out.
+            Refused: a pipeline reads or owns it, or it is checked out, or the branch is no data repo.
         """
-        place = self.places.locate([name], path=False)
+        self._refuse_output([name], f"`gitpipe delete-pipeline {name}`")
+        place = self.locate([name], path=False)
         specs = {n: p.spec for n, p in self.pipelines.all(self.pipelines.head()).items()}
-        if name in specs:
-            raise Refused(f"{name} is the output of a pipeline: `gitpipe delete-pipeline {name}`")
         readers = sorted(n for n, s in specs.items() if any(leaf.repo == name for leaf in s.input.leaves()))
         if readers and not force:
             raise Refused(f"{name} is read by pipeline {', '.join(readers)}: delete that first, or use -f")
+        if name == SPEC_BRANCH:
+            raise Refused(f"{name} holds the pipelines: `gitpipe delete-pipeline NAME` deletes one")
+        if not self._is_repo(name):
+            raise Refused(f"branch {name} is not a data repo: if you want to be rid of it, `git branch -D {name}`")
         heads = self.repo.refs(HEADS + place.branch)
         mine = {r: s for r, s in self.repo.refs("refs/heads").items() if repo_of(r.removeprefix(HEADS))[0] == name}
         for tree in self.repo.worktrees():
@@ -105,7 +110,11 @@ class DataRepos:
 
     def inspect_repo(self, name: str) -> RepoInfo:
         """One repo."""
-        place = self.places.locate([name], path=False)
+        if self._is_output(name) and self.repo.ref(HEADS + name) is None:
+            return self._info(name, None)  # as in the list: the pipeline has not written anything yet
+        place = self.locate([name], path=False)
+        if not self._is_repo(place.repo):
+            raise NotFound(f"branch {name} is not a data repo: see `gitpipe list-repo`")
         return self._info(place.branch, place.commit)
 
     def _repo_branches(self, heads: Mapping[str, str]) -> list[str]:
@@ -139,10 +148,13 @@ class DataRepos:
     def _size(self, commit: str) -> tuple[int | None, int]:
         key = data_key(self.repo, commit)
         if key.pointer and not key.folder:
-            outs = read_pointer(self.repo.blob(key.pointer).decode("utf-8", "replace"), POINTER)
+            outs = _outs_or_none(self.repo.blob(key.pointer))
             if outs and outs[0].size is not None and outs[0].nfiles is not None:
                 return outs[0].size, outs[0].nfiles
-        listing = read_listing(self.repo, self.blobs, commit)
+        try:
+            listing = read_listing(self.repo, self.blobs, commit)
+        except BadData:
+            return None, 0  # a damaged repo must not hide the others; whoever reads its files is told
         return sum(self.blobs.size(md5) or 0 for md5 in listing.values()), len(listing)
 
     # -- files in ----------------------------------------------------------------------------------------------------
@@ -172,7 +184,8 @@ class DataRepos:
         if todo.count("-") and not place.path:
             raise UsageError("put-file: data from standard input needs a path, e.g. `put-file training iris.csv -f -`")
         with tempfile.TemporaryDirectory(prefix="gitpipe-put-") as scratch:
-            pairs = list(self._sources(place.path, todo, recursive, Path(scratch), stdin))
+            target = place.path or ("/" if words[-1].endswith("/") else "")
+            pairs = list(self._sources(target, todo, recursive, Path(scratch), stdin))
             put: Listing = {}
             for done, (path, file) in enumerate(pairs):
                 put[path] = self._append(place, path, file) if append else self.blobs.put_file(file)[0]
@@ -198,7 +211,7 @@ class DataRepos:
     def _sources(
         self, target: str, names: Sequence[str], recursive: bool, scratch: Path, stdin: BinaryIO | None
     ) -> Iterator[tuple[str, Path]]:
-        """(path in the repo, file to read) of all that is to be put."""
+        """(path in the repo, file to read) of all that is to be put; `target` "/" is the top, "" none was named."""
         several = len(names) > 1
         for number, name in enumerate(names):
             if name == "-":
@@ -214,8 +227,8 @@ class DataRepos:
             if path.is_dir():
                 if not recursive:
                     raise UsageError(f"{name} is a folder: put-file -r takes it with all its files")
-                base = target or ("" if path.name in ("", "..") else path.name)
-                yield from self._folder(path, f"{target}/{path.name}" if target and several else base)
+                base = target.strip("/") if target else ("" if path.name in ("", "..") else path.name)
+                yield from self._folder(path, f"{target}/{path.name}" if several and base else base)
             elif path.is_file():
                 yield _joined(target, path.name, several), path
             elif path.exists():
@@ -247,10 +260,28 @@ class DataRepos:
 
         return self._change(place, change, message or " ".join(f"delete-file {place.path}".split()))
 
+    def locate(self, words: Sequence[str], *, path: bool = True) -> Place:
+        """Where `words` lead; a pipeline that has written nothing yet is told from a repo that is not there."""
+        try:
+            return self.places.locate(words, path=path)
+        except NotFound:
+            name = _repo_word(words)
+            if self.repo.ref(HEADS + name) or not self._is_output(name):
+                raise
+            raise NotFound(f"pipeline {name} has no output yet: `gitpipe wait`, or see `gitpipe status`") from None
+
+    def _is_output(self, name: str) -> bool:
+        return name in self.pipelines.versions(self.pipelines.head())
+
+    def _refuse_output(self, words: Sequence[str], instead: str) -> None:
+        """Raises Refused where `words` name the output of a pipeline, also before there is any."""
+        name = _repo_word(words)
+        if self._is_output(name):
+            raise Refused(f"{name} is the output of a pipeline: {instead}")
+
     def _writable(self, words: Sequence[str]) -> Place:
-        place = self.places.locate(words)
-        if place.branch in self.pipelines.versions(self.pipelines.head()):
-            raise Refused(f"{place.repo} is the output of a pipeline: put files into one of its inputs")
+        self._refuse_output(words, "put files into one of its inputs")
+        place = self.locate(words)
         if not self._is_repo(place.repo):
             raise Refused(f"branch {place.repo} is not a data repo: `gitpipe create-repo NAME` makes one")
         if not place.open and not place.at_head:
@@ -272,7 +303,7 @@ class DataRepos:
             if listing == before and not place.open:
                 return base
             tree = write_tree(
-                self.repo, self.blobs, dict(sorted(listing.items())), base=base, config=self.pipelines.dvc_config()
+                self.repo, self.blobs, dict(sorted(listing.items())), base=base, config=self.pipelines.branch_config()
             )
             if place.open:
                 held = self.repo.commit(base)
@@ -296,9 +327,10 @@ class DataRepos:
 
     def start_commit(self, words: Sequence[str], message: str | None = None) -> str:
         """Open a commit; its provisional id, which later commands accept.  The branch moves at `finish_commit`."""
-        place = self.places.locate(words, path=False)
-        if place.branch in self.pipelines.versions(self.pipelines.head()):
-            raise Refused(f"{place.repo} is the output of a pipeline: start a commit in one of its inputs")
+        self._refuse_output(words, "start a commit in one of its inputs")
+        place = self.locate(words, path=False)
+        if not self._is_repo(place.repo):
+            raise Refused(f"branch {place.repo} is not a data repo: `gitpipe create-repo NAME` makes one")
         if place.open or not place.at_head or place.commit is None:
             raise Refused(f"start-commit needs a branch, not a commit: `gitpipe start-commit {place.repo}`")
         commit_id = secrets.token_hex(16)
@@ -310,7 +342,7 @@ class DataRepos:
 
     def finish_commit(self, words: Sequence[str], message: str | None = None) -> str:
         """Finish an open commit: its branch moves, by a merge of file lists if it has moved meanwhile; the sha."""
-        place = self.places.locate(words, path=False)
+        place = self.locate(words, path=False)
         if not place.open:
             opened = self._open_on(place.branch)
             if len(opened) != 1:
@@ -383,7 +415,7 @@ class DataRepos:
         """The files and folders that a glob matches."""
         if len(words) < 2 and ":" not in "".join(words[:1]):
             raise UsageError("glob-file: name a repo and a pattern, e.g. `glob-file training '/*'`")
-        place, pattern = self.places.locate(list(words[:-1]), path=False), words[-1]
+        place, pattern = self.locate(list(words[:-1]), path=False), words[-1]
         listing = read_listing(self.repo, self.blobs, place.commit) if place.commit else {}
         found = []
         for match in cut(pattern, listing):
@@ -410,9 +442,7 @@ class DataRepos:
         target = out if out is not None else Path(PurePosixPath(place.path).name or place.repo)
         self._here(place, below)
         for path, md5 in below.items():
-            file = target / path
-            file.parent.mkdir(parents=True, exist_ok=True)
-            self._write(md5, file)
+            self._write(md5, target / path, folders=True)
 
     def _get_one(self, place: Place, md5: str, out: Path | None, sink: BinaryIO | None) -> None:
         self._here(place, {place.path: md5})
@@ -422,10 +452,12 @@ class DataRepos:
         with Path(self.blobs.path_of(md5)).open("rb") as source:
             shutil.copyfileobj(source, sink or sys.stdout.buffer)
 
-    def _write(self, md5: str, file: Path) -> None:
+    def _write(self, md5: str, file: Path, *, folders: bool = False) -> None:
         """Write whole or not at all: a name of its own first, then the right one."""
         scratch = file.with_name(f".{file.name}.{secrets.token_hex(4)}.part")
         try:
+            if folders:
+                file.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(self.blobs.path_of(md5), scratch)
             scratch.replace(file)
         except OSError as error:
@@ -437,17 +469,19 @@ class DataRepos:
         missing = self.blobs.missing(files.values())
         if missing and (missing := self.blobs.fetch(missing)):
             path = next(p for p, m in files.items() if m == missing[0])
-            raise BadData(f"{place.repo}:{path} is neither here nor on a remote: see `dvc pull`, or see status")
+            raise BadData(
+                f"{place.repo}:{path} is neither here nor on a remote: `dvc pull` on {place.branch}, or put it again"
+            )
 
     def _files(self, words: Sequence[str]) -> tuple[Place, Listing]:
-        place = self.places.locate(words)
+        place = self.locate(words)
         return place, read_listing(self.repo, self.blobs, place.commit) if place.commit else {}
 
     # -- commits -----------------------------------------------------------------------------------------------------
 
     def list_commit(self, words: Sequence[str]) -> list[CommitInfo]:
         """The commits of a repo's branch, newest first; open ones before them."""
-        place = self.places.locate(words, path=False)
+        place = self.locate(words, path=False)
         found = [self.commit_info(place.branch, self.repo.commit(sha), i) for i, sha in self._open_on(place.branch)]
         if place.commit:
             chain = self.repo.log([place.commit], "--first-parent")
@@ -456,7 +490,7 @@ class DataRepos:
 
     def inspect_commit(self, words: Sequence[str]) -> CommitInfo:
         """One commit, with its provenance closure."""
-        place = self.places.locate(words, path=False)
+        place = self.locate(words, path=False)
         if place.commit is None:
             raise NotFound(f"{place.repo} has no commit yet")
         return self.commit_info(place.branch, self.repo.commit(place.commit), place.open)
@@ -484,13 +518,25 @@ class DataRepos:
         )
 
 
+def _repo_word(words: Sequence[str]) -> str:
+    """The repo's name in ``REPO@BRANCH:PATH``."""
+    return words[0].partition(":")[0].partition("@")[0] if words else ""
+
+
+def _outs_or_none(pointer: bytes) -> list[Out]:
+    try:
+        return read_pointer(pointer.decode("utf-8", "replace"), POINTER)
+    except BadData:
+        return []
+
+
 def _finished(held: Commit, message: str | None, commit_id: str) -> str:
     subject = message or (held.subject if held.subject != "open commit" else "finish-commit")
     return f"{subject}\n\nCommit-Id: {commit_id}"
 
 
 def _joined(target: str, name: str, several: bool) -> str:
-    if not target:
+    if target in ("", "/"):
         return clean_path(name)
     return clean_path(f"{target}/{name}") if several else target
 
@@ -512,13 +558,16 @@ def _download(url: str, target: Path) -> Path:
         with urlopen(url, timeout=60) as source, target.open("wb") as sink:
             shutil.copyfileobj(source, sink)
     except (URLError, OSError, ValueError) as error:
-        raise NotFound(f"cannot read {url}: {error}") from error
+        why = getattr(error, "reason", None) or error
+        raise NotFound(f"cannot read {url}: {getattr(why, 'strerror', None) or why}") from error
     return target
 
 
 def _lines_of(name: str) -> list[str]:
     try:
         text = Path(name).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise NotFound(f"cannot read the list {name}: {error}") from error
+    except OSError as error:
+        raise NotFound(f"cannot read the list {name}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise BadData(f"cannot read the list {name}: it is not UTF-8 text") from error
     return [line.strip() for line in text.splitlines() if line.strip()]

@@ -53,6 +53,13 @@ def read_listing(repo: Repo, blobs: BlobStore, treeish: str) -> Listing:
     Raises:
         BadData: a malformed pointer or listing, or one that is missing and cannot be fetched.
     """
+    try:
+        return _read_listing(repo, blobs, treeish)
+    except BadData as error:
+        raise BadData(f"commit {treeish[:12]}: {error}") from error
+
+
+def _read_listing(repo: Repo, blobs: BlobStore, treeish: str) -> Listing:
     key = data_key(repo, treeish)
     found: Listing = {}
     if key.pointer:
@@ -83,6 +90,8 @@ def _outs(repo: Repo, blobs: BlobStore, sha: str, pointer: str, folder: str) -> 
         if pointer == POINTER and out.path != DATA:
             continue
         if out.isdir:
+            if not blobs.has(out.md5):
+                blobs.fetch([out.md5])
             listing = blobs.read_listing(out.md5)
             found += [(f"{base}/{path}".strip("/"), md5) for path, md5 in listing.items()]
         elif base:

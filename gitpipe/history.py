@@ -39,7 +39,7 @@ class History:
             names = self.pipelines.versions(self.pipelines.head())
             tips = [CommitRef(n, heads[HEADS + n]) for n in sorted(names) if HEADS + n in heads]
             return [self._up(ref, known) for ref in tips]
-        place = self.data.places.locate(words, path=False)
+        place = self.data.locate(words, path=False)
         if place.commit is None:
             raise NotFound(f"{place.repo} has no commit yet")
         if not place.at_head:
@@ -57,7 +57,7 @@ class History:
         return found
 
     def _descendants(self, words: Sequence[str]) -> list[Lineage]:
-        place = self.data.places.locate(words, path=False)
+        place = self.data.locate(words, path=False)
         if place.commit is None:
             raise NotFound(f"{place.repo} has no commit yet")
         names = self.pipelines.versions(self.pipelines.head())

@@ -59,6 +59,7 @@ class Work:
     all: dict[str, Datum] = field(default_factory=dict)  # datum id -> datum, in the input's order
     lines: dict[str, str] = field(default_factory=dict)  # datum id -> index line, as they are known
     committed: int = 0  # datums that an earlier output commit holds
+    stood: set[str] = field(default_factory=set)  # those of them whose line is taken as it is
     counts: dict[str, int] = field(default_factory=dict)
     notes: dict[str, None] = field(default_factory=dict)
 
@@ -137,7 +138,7 @@ class JobRunner:
             return None
         spec_head = self.pipelines.head()
         version = self.pipelines.versions(spec_head).get(job.pipeline)
-        if version is None:
+        if version is None or job.pipeline in self.pipelines.stopped():
             self.journal.drop_job(seq)
             return None
         pipeline = self.pipelines.load(job.pipeline, version)
@@ -240,6 +241,8 @@ class JobRunner:
                 # Nor did the killed run come to make it durable: this one has to, before its commit names it (I7).
                 self.blobs.adopt(md5 for _, md5, _ in files)
             work.lines[datum] = line
+            if committed:
+                work.stood.add(datum)
         total = len(work.all)
         work.counts = {"total": total, "skipped": len(work.lines), "processed": 0, "failed": 0}
         self.journal.update_job(work.job.seq, **work.counts)
@@ -485,7 +488,9 @@ class JobRunner:
             if not self._move(work, commit, keep_ref, keep, keep_old):
                 return None
         point("after-ref")
-        self.journal.remember_datums(work.pipeline.name, work.lines.items(), committed=True)
+        # Only what is new: the journal's cost is to follow the change, too (I10).
+        fresh = [(datum, line) for datum, line in work.lines.items() if datum not in work.stood]
+        self.journal.remember_datums(work.pipeline.name, fresh, committed=True)
         self.journal.set_indexed_head(work.pipeline.name, commit)
         return commit
 
@@ -498,8 +503,8 @@ class JobRunner:
         name = work.pipeline.name
         for _ in range(10):
             spec_head = self.pipelines.head()
-            if name not in self.pipelines.versions(spec_head):
-                return False
+            if self.pipelines.versions(spec_head).get(name) != work.origin.version:
+                return False  # deleted or updated meanwhile; what its datums made is kept
             moves = [
                 RefUpdate(HEADS + name, commit, work.parent),
                 RefUpdate(keep_ref, keep, keep_old),

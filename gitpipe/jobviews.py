@@ -34,11 +34,19 @@ class Jobs:
         tail = "ORDER BY COALESCE(started, 1e18) DESC, seq DESC" + (f" LIMIT {int(limit)}" if limit else "")
         if pipeline is None:
             return [job_info(row) for row in self.journal.jobs(tail=tail)]
-        return [job_info(row) for row in self.journal.jobs("pipeline = ?", [pipeline], tail)]
+        return [job_info(row) for row in self._of(pipeline, tail)]
 
     def inspect(self, name: str) -> JobInfo:
         """A job by (abbreviated) id, or a pipeline's newest."""
         return job_info(self._find(name))
+
+    def _of(self, pipeline: str, tail: str) -> builtins.list[JobRow]:
+        rows = self.journal.jobs("pipeline = ?", [pipeline], tail)
+        if not rows and pipeline not in self.slots():  # one without jobs may not have run yet
+            raise NotFound(
+                f"pipeline {pipeline} does not exist, and no job of it is known: see `gitpipe list-pipeline`"
+            )
+        return rows
 
     def _find(self, name: str) -> JobRow:
         rows = self.journal.jobs("pipeline = ?", [name], "ORDER BY seq DESC LIMIT 1")
@@ -60,9 +68,7 @@ class Jobs:
         if job is not None:
             rows = [self._find(job)]
         elif pipeline is not None:
-            rows = self.journal.jobs("pipeline = ?", [pipeline], "ORDER BY seq")
-            if not rows:
-                raise NotFound(f"no job of a pipeline {pipeline!r} is known here: see `gitpipe list-job`")
+            rows = self._of(pipeline, "ORDER BY seq")
         else:
             rows = self.journal.jobs(tail="ORDER BY seq")
         lines = (line for row in rows for line in self.files.read(row.seq, row.id, row.pipeline, datum))

@@ -10,6 +10,7 @@ import contextlib
 import enum
 import json
 import sqlite3
+import tempfile
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -47,6 +48,10 @@ CREATE TABLE IF NOT EXISTS workers (
   PRIMARY KEY (pipeline, slot)
 );
 """
+
+
+ROOM = 1 << 16
+"""Bytes that SQLite needs beside its file to open it at all."""
 
 
 class JobState(str, enum.Enum):
@@ -104,21 +109,55 @@ class Journal:
     """The SQLite file; one connection a thread, WAL, so that readers never wait for the runner."""
 
     def __init__(self, path: Path) -> None:
-        """Open or create; one that is damaged or of another version is set aside, as it holds nothing of value (I1)."""
+        """Open or create; one that is damaged or of another version is set aside, as it holds nothing of value (I1).
+
+        Where nothing can be written (disk full, read-only) what is there can still be read.
+
+        Raises:
+            GitpipeError: it is locked, or its place is taken by something else.
+        """
         self.path = path
         self._local = threading.local()
         self._generation = 0
-        path.parent.mkdir(parents=True, exist_ok=True)
+        self._frozen = False
         try:
+            path.parent.mkdir(parents=True, exist_ok=True)
             self._prepare()
-        except sqlite3.DatabaseError as error:
-            if isinstance(error, sqlite3.OperationalError) and "locked" in str(error):
+        except (FileExistsError, NotADirectoryError) as error:
+            raise GitpipeError(f"{path.parent} is not a folder: remove it, gitpipe makes its own there") from error
+        except OSError:
+            self._freeze()
+        except sqlite3.OperationalError as error:
+            if "locked" in str(error):
                 raise GitpipeError(f"{path} is locked by another process: try again") from error
-            for suffix in ("", "-wal", "-shm"):
-                with contextlib.suppress(FileNotFoundError):
-                    Path(f"{path}{suffix}").replace(f"{path}{suffix}.damaged")
-            self._local = threading.local()
-            self._prepare()
+            if self._writable():
+                self._set_aside()
+            else:
+                self._freeze()
+        except sqlite3.DatabaseError:
+            self._set_aside()
+
+    def _writable(self) -> bool:
+        """Whether a file can be made beside the journal; what SQLite says of a full disk differs."""
+        try:
+            with tempfile.TemporaryFile(dir=self.path.parent) as file:
+                file.write(b"\0" * ROOM)
+                file.flush()
+        except OSError:
+            return False
+        return True
+
+    def _set_aside(self) -> None:
+        for suffix in ("", "-wal", "-shm"):
+            with contextlib.suppress(FileNotFoundError):
+                Path(f"{self.path}{suffix}").replace(f"{self.path}{suffix}.damaged")
+        self._local = threading.local()
+        self._prepare()
+
+    def _freeze(self) -> None:
+        """Read from now on what is there, or nothing; SQLite refuses what would write."""
+        self._local = threading.local()
+        self._frozen = True
 
     def _prepare(self) -> None:
         with self.transaction() as db:
@@ -146,12 +185,27 @@ class Journal:
         """This thread's connection."""
         found: sqlite3.Connection | None = getattr(self._local, "db", None)
         if found is None or self._local.generation != self._generation:
-            found = sqlite3.connect(self.path, timeout=30, isolation_level=None)
+            found = (
+                self._open_frozen() if self._frozen else sqlite3.connect(self.path, timeout=30, isolation_level=None)
+            )
             found.row_factory = sqlite3.Row
+            self._local.db, self._local.generation = found, self._generation
+            if self._frozen:
+                return found
             # The journal may be lost without harm (I1), so it need not wait for the disk.
             found.execute("PRAGMA journal_mode = WAL")
             found.execute("PRAGMA synchronous = OFF")
-            self._local.db, self._local.generation = found, self._generation
+        return found
+
+    def _open_frozen(self) -> sqlite3.Connection:
+        try:
+            # Immutable: SQLite neither locks nor needs the files beside it that it could not make.
+            found = sqlite3.connect(f"{self.path.absolute().as_uri()}?immutable=1", uri=True, isolation_level=None)
+            found.execute("SELECT 1 FROM workers")
+        except sqlite3.DatabaseError:
+            found = sqlite3.connect(":memory:", isolation_level=None)
+            found.executescript(SCHEMA)
+            found.execute("PRAGMA query_only = ON")
         return found
 
     def vanished(self) -> bool:

@@ -25,6 +25,7 @@ SPEC_ENDINGS = (".json", ".yaml", ".yml")
 MAX_SPEC = 1 << 20
 TRUSTED = "gitpipe.trusted"
 STOPPED = "gitpipe.stopped"
+INIT_BRANCH = "gitpipe.initbranch"
 # Reflog entries that a commit made here leaves; what came by fetch, pull, clone or reset was made elsewhere (I12).
 MADE_HERE = ("commit", "cherry-pick", "revert", "am")
 
@@ -88,7 +89,12 @@ class PipelineStore:
             tree = self.repo.tree(version)
             if "spec.json" not in tree:
                 raise BadSpec(f"{SPEC_BRANCH}:{name} has no spec.json: remove the folder or update-pipeline {name}")
-            spec = Spec.from_json(self.repo.blob(tree["spec.json"].sha))
+            try:
+                spec = Spec.from_json(self.repo.blob(tree["spec.json"].sha))
+            except BadSpec as error:
+                raise BadSpec(
+                    f"{SPEC_BRANCH}:{name}/{error}; is it from a newer gitpipe? if not, `git revert` on {SPEC_BRANCH}"
+                ) from error
             if spec.name != name:
                 raise BadSpec(f"{SPEC_BRANCH}:{name}/spec.json names the pipeline {spec.name!r}")
             code = tree.get("code")
@@ -122,6 +128,15 @@ class PipelineStore:
     def dvc_config(self) -> bytes | None:
         """The ``.dvc/config`` of all branches that gitpipe writes, kept at the root of ``__spec__``."""
         head = self.head()
+        entry = self.repo.entry(head, ".dvc/config") if head else None
+        return self.repo.blob(entry.sha) if entry else None
+
+    def branch_config(self) -> bytes | None:
+        """The ``.dvc/config`` for a new data branch: before there is any pipeline, that of the branch `init` ran on."""
+        if self.head() is not None:
+            return self.dvc_config()
+        branch = self.repo.config("gitpipe.").get(INIT_BRANCH, [""])[-1]
+        head = self.repo.ref(branch) if branch else None
         entry = self.repo.entry(head, ".dvc/config") if head else None
         return self.repo.blob(entry.sha) if entry else None
 
@@ -288,9 +303,18 @@ class PipelineStore:
         author = Signature(made.author, made.author_time, made.author_zone)
         subject = f"update {', '.join(sorted(trees))}: {made.subject}"[:200]
         self.put(trees, origins, subject, author, expect=commit)
-        said = self.repo.reflog_says(HEADS + branch, sha)
-        if said is not None and said.startswith(MADE_HERE):
-            self.trust([tree for tree in trees.values() if tree])
+        for name, fresh in trees.items():
+            if fresh and self._made_here(sha, _folder(origins[name].path)):
+                self.trust([fresh])
+
+    def _made_here(self, sha: str, folder: str) -> bool:
+        """Whether the commit that last changed a folder, as of `sha`, was made in this repository (I12).
+
+        It may have come to this branch by merge or fast-forward from another one, so all reflogs are asked.
+        """
+        last = self.repo.git("log", "-n", "1", "--format=%H", sha, "--", f":(literal){folder}" if folder else ".")
+        said = self.repo.reflogs_say(last.strip())
+        return any(message.startswith(MADE_HERE) for message in said)
 
     def _at(self, sha: str, path: str, name: str) -> tuple[Spec, Origin]:
         """The pipeline `name` as the spec file at `path` of a commit has it."""

@@ -22,6 +22,7 @@ from gitpipe import hooks, nudges
 from gitpipe.blobs.config import DvcConfig, read_config
 from gitpipe.blobs.dvc import DvcStore
 from gitpipe.blobs.lock import dvc_locks
+from gitpipe.blobs.place import link_blobs
 from gitpipe.catalog import Catalog
 from gitpipe.checkout import Checkouts
 from gitpipe.datarepos import DataRepos
@@ -33,7 +34,7 @@ from gitpipe.job import Settings as JobSettings
 from gitpipe.joblog import JobLogs
 from gitpipe.jobviews import Jobs, job_info, progress
 from gitpipe.journal import JobRow, Journal
-from gitpipe.pipelines import PipelineStore
+from gitpipe.pipelines import INIT_BRANCH, PipelineStore
 from gitpipe.provenance import IDENTITY
 from gitpipe.reconcile import Reconciler
 from gitpipe.repo import HEADS, Repo
@@ -45,7 +46,9 @@ from gitpipe.views import JobInfo, Progress, StatusInfo
 NOTES = "refs/notes/gitpipe"
 EXCLUDE = ("/data", "/.dvc/cache", "/.dvc/tmp", "/.dvc/config.local")
 PYTHON = "gitpipe.python"
+CACHE = "gitpipe.cache"
 SHOWN = "shown"  # in the journal: the newest job whose end `wait` or `run` has shown
+MAX_STARTS = 15
 OnProgress = Callable[[Sequence[Progress]], None]
 
 
@@ -58,6 +61,7 @@ class Settings:
     ray_address: str
     sandbox: str
     linger: float
+    cache: str = ""
 
     @classmethod
     def read(cls, repo: Repo) -> Settings:
@@ -74,7 +78,7 @@ class Settings:
         except ValueError as error:
             raise UsageError(f"git config gitpipe.linger is {found['gitpipe.linger']!r}: use seconds") from error
         address = found.get("gitpipe.rayaddress", "")
-        return cls(found.get(PYTHON, ""), engine, address, sandbox, linger)
+        return cls(found.get(PYTHON, ""), engine, address, sandbox, linger, found.get(CACHE, ""))
 
 
 class Project:
@@ -89,10 +93,12 @@ class Project:
 
     @functools.cached_property
     def blobs(self) -> DvcStore:
-        """The one blob cache: where DVC is told, else below the common git dir, where `git clean` does not reach."""
+        """The one blob cache of all working trees: below the common git dir, where `git clean` does not reach, or
+        where DVC was told when `init` ran.  What the ``.dvc/config`` of a branch says of it does not count: data
+        branches have others than main, and it may have come by fetch (I12)."""
         top = self.repo.top
         config = read_config(top / ".dvc") if top else DvcConfig()
-        cache = config.cache_dir or self.repo.common / "dvc" / "cache"
+        cache = Path(self.settings.cache) if self.settings.cache else self.repo.common / "dvc" / "cache"
         return DvcStore(cache, cache_types=config.cache_types, shared=config.shared, fetch_root=top)
 
     @functools.cached_property
@@ -140,12 +146,17 @@ class Project:
         """Have the runner look at the refs; it is started if none lives.  GITPIPE=0 means nobody is nudged."""
         if os.environ.get("GITPIPE") == "0":
             return
-        nudges.add_nudge(self.repo.common, "command")
-        self._ensure_runner()
+        # What was asked for is done and stands: a nudge that cannot be left costs time, no result (I9).
+        with contextlib.suppress(OSError):
+            nudges.add_nudge(self.repo.common, "command")
+            self._ensure_runner()
 
-    def _ensure_runner(self) -> None:
-        if not nudges.runner_lives(self.repo.common):
-            nudges.start_runner(self.repo.common, flags=hooks.interpreter_flags())
+    def _ensure_runner(self) -> bool:
+        """Start a runner if none lives; whether one did."""
+        if nudges.runner_lives(self.repo.common):
+            return True
+        nudges.start_runner(self.repo.common, flags=hooks.interpreter_flags())
+        return False
 
     def make_runner(self) -> Runner:
         """The runner's loop with all that it needs; executors are made when the first job is to run."""
@@ -229,17 +240,20 @@ class Project:
         """Block until all that is known now is done; the jobs that ran, and those that stand failed.
 
         Raises:
-            GitpipeError: `timeout` seconds were over first.
+            GitpipeError: `timeout` seconds were over first, or no runner stays alive.
         """
         since = self._oldest_open()
         token = nudges.add_nudge(self.repo.common, "wait")
         end = None if timeout is None else time.monotonic() + timeout
-        looked = 0.0
+        looked, starts = 0.0, 0
         while token.exists():
             now = time.monotonic()
             if now - looked > 1.0:
                 looked = now
-                self._ensure_runner()
+                starts = 0 if self._ensure_runner() else starts + 1
+                if starts > MAX_STARTS:
+                    token.unlink(missing_ok=True)
+                    raise GitpipeError(f"the runner ends as soon as it is started: see {self.state / 'runner.log'}")
             if end is not None and now > end:
                 token.unlink(missing_ok=True)
                 left = len(self.journal.unfinished())
@@ -277,12 +291,9 @@ class Project:
         return self._outcome(since)
 
     def _oldest_open(self) -> int:
-        """The job before the oldest that a waiting person waits for: one that is not over, or that is of the newest
-        commit set and was not shown yet.  A quick job is done before anybody has typed `gitpipe wait`.
-        """
-        shown, newest = int(self.journal.meta(SHOWN) or 0), self._newest_job()
-        fresh = self.journal.jobs("set_id = ? AND seq > ?", [self.journal.newest_set(), shown])
-        return min((job.seq for job in [*self.journal.unfinished(), *fresh]), default=newest + 1) - 1
+        """The job before the oldest that is not over; what comes after it is what a waiting person waits for."""
+        unfinished = [job.seq for job in self.journal.unfinished()]
+        return min(unfinished, default=self._newest_job() + 1) - 1
 
     def _newest_job(self) -> int:
         return int(self.journal.db.execute("SELECT COALESCE(MAX(seq), 0) FROM jobs").fetchone()[0])
@@ -294,8 +305,11 @@ class Project:
         trouble = self.journal.meta("trouble")
         if trouble:
             raise GitpipeError(trouble)
+        # A quick job is done before anybody has typed `gitpipe wait`: those of the newest set are shown once.
+        shown = int(self.journal.meta(SHOWN) or 0)
+        fresh = self.journal.jobs("set_id = ? AND seq > ? AND replay = 0", [self.journal.newest_set(), shown])
         self.journal.set_meta(SHOWN, str(self._newest_job()))
-        rows = {row.seq: row for row in [*self.jobs.since(since), *self.jobs.failures()]}
+        rows = {row.seq: row for row in [*fresh, *self.jobs.since(since), *self.jobs.failures()]}
         return [job_info(rows[seq]) for seq in sorted(rows)]
 
     def runner_status(self) -> str:
@@ -399,6 +413,7 @@ def init(where: Path) -> list[str]:
     else:
         repo.set_config(PYTHON, sys.executable)
         lines.append(f"gitpipe is set up in {repo.top or repo.common}")
+    _note_dvc(repo)
     project = Project(repo)
     project.journal  # noqa: B018 - makes the local state
     tracked = _tracks_data(repo)
@@ -414,6 +429,37 @@ def init(where: Path) -> list[str]:
     lines.append(f"sandbox: {describe(project.settings.sandbox)}")
     lines.append("next: gitpipe create-repo training, then gitpipe put-file training -f FILE, or: gitpipe example iris")
     return lines
+
+
+def _note_dvc(repo: Repo) -> None:
+    """Note where this branch's DVC keeps its cache, and which branch that is: data branches are to do the same."""
+    if repo.top is None:
+        return
+    known = repo.config("gitpipe.")
+    branch = repo.head_ref()
+    if branch and INIT_BRANCH not in known:
+        repo.set_config(INIT_BRANCH, branch)
+    default = repo.common / "dvc" / "cache"
+    cache = read_config(repo.top / ".dvc").cache_dir
+    # What we wrote ourselves before the repository was moved elsewhere.
+    stale = cache is not None and cache.parts[-2:] == ("dvc", "cache") and not cache.exists()
+    if cache is None or stale or cache == default:
+        cache = _take_over(repo.top / ".dvc" / "cache", default)
+    if cache is not None and known.get(CACHE, [""])[-1] != str(cache):
+        repo.set_config(CACHE, str(cache))
+
+
+def _take_over(old: Path, new: Path) -> Path | None:
+    """Let the one cache have what DVC has stored in its own place so far; `old` where that goes on to be the one."""
+    if not old.is_dir():
+        return None
+    try:
+        if old.is_symlink():
+            return old.resolve()
+        link_blobs(str(old), str(new))
+    except OSError:
+        return old
+    return None
 
 
 def hooks_dir(repo: Repo) -> Path:

@@ -123,16 +123,17 @@ class Reconciler:
             self._enqueue(cause, vector, found, touched)
 
     def _supersede(self, changed: set[str], specs: Mapping[str, Spec]) -> None:
-        """Drop queued jobs of old versions, and what waits for them: the new version's own set covers them."""
-        for job in self.journal.jobs("state = 'queued'"):
-            below = {job.pipeline} & changed or any(
-                job.pipeline in downstream(specs, n)
-                and self.journal.jobs("set_id = ? AND pipeline = ? AND state = 'queued'", [job.set_id, n])
-                for n in changed
-                if n in specs
-            )
-            if below:
-                self.journal.drop_job(job.seq)
+        """Drop queued jobs of old versions, and what waits for them: the new version's own set covers them.
+
+        What waits for a running one goes too, as that job is dropped when it comes to publishing.
+        """
+        unfinished = self.journal.unfinished()
+        for name in changed & specs.keys():
+            sets = {job.set_id for job in unfinished if job.pipeline == name}
+            stale = {name, *downstream(specs, name)}
+            for job in unfinished:
+                if job.state is JobState.QUEUED and job.set_id in sets and job.pipeline in stale:
+                    self.journal.drop_job(job.seq)
 
     def _merge(self, since: Mapping[str, str], now: Mapping[str, str]) -> list[Step]:
         """The data commits of all branches after `since`, in the order that every machine replays them in."""

@@ -21,6 +21,9 @@ from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 
+# Where git is not installed, GitPython fails at import unless told not to; `Repo` has a line for that case.
+os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+
 import git
 from git.exc import GitCommandError, GitCommandNotFound, InvalidGitRepositoryError, NoSuchPathError
 from gitdb import IStream
@@ -463,6 +466,19 @@ class Repo:
                 return message
         return None
 
+    def reflogs_say(self, sha: str) -> list[str]:
+        """The messages of all entries, in any ref's reflog here, by which that ref came to stand on `sha`."""
+        out = self.git("log", "--walk-reflogs", "--all", "--format=%H %gs")
+        return [message for found, _, message in (line.partition(" ") for line in out.splitlines()) if found == sha]
+
+    def reflog(self, ref: str, limit: int) -> list[str]:
+        """The shas that `ref` stood on lately, the newest first, each once; none where no log is kept."""
+        try:
+            out = self.git("reflog", "show", "-n", str(limit), "--format=%H", ref, "--")
+        except GitpipeError:
+            return []
+        return list(dict.fromkeys(out.split()))
+
     # -- writing objects ---------------------------------------------------------------------------------------------
 
     def write(self, kind: str, data: bytes) -> str:
@@ -476,6 +492,9 @@ class Repo:
             return str(stream.hexsha.decode())
         except OSError as error:
             raise GitpipeError(f"cannot write a git object in {self.common}: {error.strerror or error}") from error
+        except GitCommandError as error:
+            why = _one_line(str(error.stderr))
+            raise GitpipeError(f"cannot write a git object in {self.common}: {why}") from error
 
     def _write_loose(self, kind: str, data: bytes) -> str:
         """Write one object as git does: a temporary file whose name `git gc` knows, renamed into place."""

@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -363,7 +363,7 @@ class Brought:
         if self.missing:
             what = f"{DATA}/{printable(self.missing[0])}"
             more = f" and {len(self.missing) - 1} more" if len(self.missing) > 1 else ""
-            lines.append(f"{what}{more} not here: {self.problem or 'run `gitpipe pull` to fetch the data'}")
+            lines.append(f"{what}{more} not here: {self.problem or '`dvc pull` brings the data'}")
         return lines
 
 
@@ -519,6 +519,30 @@ def _bring(top: Path, git_dir: Path, store: WorkStore, goal: Stamp, target: List
     missing = tuple(sorted(done.missing))
     write_stamp(git_dir, replace(goal, absent=missing))
     return Brought(tuple(aside.kept), done.restored, missing, done.problem, done.placed, len(plan.remove))
+
+
+def clear(top: Path, git_dir: Path, store: WorkStore, tracked: Container[str]) -> Brought:
+    """Take the files of a data branch out of ``data/``, as git tracks files there on the branch that comes now.
+
+    Args:
+        tracked: git's files, paths below ``data/``: they stay as they are.
+    """
+    with _locked(git_dir):
+        stamp, data = read_stamp(git_dir), top / DATA
+        if stamp is None or data.is_symlink() or not data.is_dir():
+            return Brought()
+        base = _listing(store, stamp.oid) | _listing(store, stamp.towards)
+        now = scan(top, git_dir, read_ignore(top), strict=False, md5_of_link=store.md5_of_link)
+        theirs = [path for path in now.files if path not in tracked]
+        remove = [path for path in theirs if now.files[path] == base.get(path)]
+        aside = Aside(git_dir, data, stamp.branch, stamp.commit)
+        aside.move({path: base.get(path) for path in theirs if now.files[path] != base.get(path)})
+        for path in remove:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(data / path)
+        _prune(data, {path.rpartition("/")[0] for path in theirs})
+        (git_dir / STAMP).unlink(missing_ok=True)
+        return Brought(kept=tuple(aside.kept), removed=len(remove))
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,18 +43,24 @@ OLD = "2477107b608d452482f2191730e527ba00000000"
 JOB = "e703fbf87fa64c5f85d2aa92bfe21aeb"
 MINUTE = 60
 ROOT = Path(__file__).resolve().parent.parent
+NOW = time.time()
+
+
+@pytest.fixture(autouse=True)
+def _ages_do_not_drift(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The values below are made at import, long before a test at the end of a long run shows their ages."""
+    monkeypatch.setattr("gitpipe.cli.show.time.time", lambda: NOW)
 
 
 def job(**changes: Any) -> JobInfo:
-    now = time.time()
     values: dict[str, Any] = {
         "id": JOB,
         "pipeline": "infer",
         "version": OLD,
         "state": "success",
         "output": SHA,
-        "started": now - 7.5,
-        "finished": now - 4.5,
+        "started": NOW - 7.5,
+        "finished": NOW - 4.5,
         "processed": 2,
         "total": 2,
         "bytes_in": 805,
@@ -64,14 +70,13 @@ def job(**changes: Any) -> JobInfo:
 
 
 def commit(repo: str, sha: str, **changes: Any) -> CommitInfo:
-    now = time.time()
     values: dict[str, Any] = {
         "repo": repo,
         "branch": "master",
         "sha": sha,
         "parent": OLD,
-        "started": now - 2 * MINUTE - 1,
-        "finished": now - 70,
+        "started": NOW - 2 * MINUTE - 1,
+        "finished": NOW - 70,
         "size": 443,
         "subject": f"work on {repo}",
         "author": "Ada <ada@example.org>",

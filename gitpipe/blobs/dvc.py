@@ -104,7 +104,7 @@ class DvcStore:
     def _need(self, md5: str) -> tuple[str, os.stat_result]:
         found = self._find(md5)
         if found is None:
-            raise BadData(f"blob {md5} is not in the cache {self.cache}; run `gitpipe pull` or `dvc fetch`")
+            raise BadData(f"blob {md5} is not in the cache {self.cache}: bring it with `dvc fetch`")
         return found
 
     def has(self, md5: str) -> bool:

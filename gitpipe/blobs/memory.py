@@ -39,7 +39,7 @@ class MemoryStore:
         try:
             return self._blobs[md5]
         except KeyError:
-            raise BadData(f"blob {md5} is not in the cache; run `gitpipe pull` or `dvc fetch`") from None
+            raise BadData(f"blob {md5} is not in the cache; `dvc fetch` brings it") from None
 
     def put_bytes(self, data: bytes) -> str:
         md5 = md5_hex(data)

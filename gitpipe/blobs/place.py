@@ -153,3 +153,31 @@ def _syncfs() -> Callable[[int], None] | None:
 def is_plain(status: os.stat_result) -> bool:
     """Whether `status` is that of a regular file."""
     return stat.S_ISREG(status.st_mode)
+
+
+def link_blobs(old: str, new: str) -> int:
+    """Give the blob cache `new` all that the cache `old` has, as hard links; how many were missing there.
+
+    Raises:
+        OSError: the two are on different file systems, or `new` cannot be written.
+    """
+    made = 0
+    for inside in ("files/md5", "."):  # DVC 3's place, DVC 2's
+        for name in _names(f"{old}/{inside}"):
+            if len(name) != 2 or not set(name) <= set("0123456789abcdef"):
+                continue
+            target = os.path.normpath(f"{new}/{inside}/{name}")
+            os.makedirs(target, exist_ok=True)
+            for blob in sorted(set(_names(f"{old}/{inside}/{name}")) - set(_names(target))):
+                # Unpacked folders (.dir.unpacked) and half-made files are of no use to anybody.
+                if os.path.isfile(f"{old}/{inside}/{name}/{blob}") and not blob.endswith((".unpacked", ".tmp")):
+                    os.link(f"{old}/{inside}/{name}/{blob}", f"{target}/{blob}")
+                    made += 1
+    return made
+
+
+def _names(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return []

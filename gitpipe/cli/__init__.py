@@ -69,6 +69,16 @@ def run(args: list[str], program: str = "gitpipe") -> int:
         if error.errno not in MACHINE:
             raise
         return fail(f"{error.strerror}: {error.filename or 'while writing'}", 1)
+    except Exception as error:
+        if not is_of_sqlite(error):
+            raise
+        return fail(f"cannot use the local state in .git/gitpipe: {error} (it may be deleted, only logs are lost)", 1)
+
+
+def is_of_sqlite(error: Exception) -> bool:
+    """Whether SQLite cannot read or write; asked without importing it."""
+    sqlite = sys.modules.get("sqlite3")
+    return sqlite is not None and isinstance(error, sqlite.OperationalError | sqlite.DatabaseError)
 
 
 def dispatch(args: list[str], program: str) -> int:

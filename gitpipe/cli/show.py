@@ -170,7 +170,7 @@ PIPELINE: Columns = (
     ("STATE", lambda p: p.state),
 )
 JOB: Columns = (
-    ("ID", lambda j: j.id),
+    ("ID", lambda j: j.id or "-"),
     ("OUTPUT COMMIT", lambda j: commit(j.pipeline, j.output)),
     ("STARTED", lambda j: ago(j.started)),
     ("DURATION", lambda j: job_duration(j)),

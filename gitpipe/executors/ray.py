@@ -120,7 +120,7 @@ class RayExecutor:
     # --- Ray's life ---
 
     def start(self) -> None:
-        """Begin to start Ray in the background; once again after it broke down, not after it could not be started."""
+        """Begin to start Ray in the background; one restart after a breakdown, more once it ran something."""
         with self._lock:
             if self._closed or (self._thread is not None and self._thread.is_alive()):
                 return
@@ -143,7 +143,7 @@ class RayExecutor:
         while not self.ready.wait(0.05):
             if self._closed:
                 raise StageFailed("the workers were shut down")
-            self.start()  # it may just have broken down
+            self.start()  # after a breakdown the old thread is at work for a while before another can be started
             thread = self._thread
             if thread is None or not thread.is_alive():
                 raise StageFailed(f"Ray cannot be used: {self.failed or 'it ended'}; set gitpipe.engine to local")

@@ -73,7 +73,7 @@ class Slot:
                 try:
                     total += _bring(f"{cache}/{md5[:2]}/{md5[2:]}", target, copies)
                 except FileNotFoundError:
-                    raise BadData(f"the blob {md5} of {item.name}/{path} is missing; try `gitpipe pull`") from None
+                    raise BadData(f"the blob {md5} of {item.name}/{path} is missing; `dvc fetch` brings it") from None
         return total
 
     def clean(self) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sqlite3
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -55,6 +57,12 @@ class Stage:
     def jobs(self, *states: str) -> list[dict[str, object]]:
         rows = [json.loads(line) for line in self("gitpipe list-job --raw").splitlines()]
         return [row for row in rows if not states or row["state"] in states]
+
+    def at_work(self, pipeline: str) -> bool:
+        """Whether a job of the pipeline is running; read from the journal itself, as a command may take a second."""
+        with contextlib.closing(sqlite3.connect(self.root / ".git/gitpipe/journal.sqlite")) as journal:
+            found = journal.execute("SELECT 1 FROM jobs WHERE state = 'running' AND pipeline = ?", (pipeline,))
+            return found.fetchone() is not None
 
     def count(self, branch: str) -> int:
         return int(self(f"git rev-list --count {branch} --"))
@@ -158,9 +166,9 @@ def test_many_at_once_make_one_commit_a_job(stage: Stage) -> None:
 
 def test_local_state_deleted_under_a_live_runner(stage: Stage) -> None:
     """I1: nothing is lost, no second runner, no second output commit; the backlog is found."""
-    stage.specs(("p", "a", "sleep 1; " + COPY), ("q", "p", COPY))
+    stage.specs(("p", "a", "[ $(cat /pfs/a/x) != 2 ] || sleep 3; " + COPY), ("q", "p", COPY))
     stage("echo 1 > x && gitpipe put-file a -f x && gitpipe wait && echo 2 > x && gitpipe put-file a -f x")
-    stage.until(lambda: stage.jobs("running"), "a running job")
+    stage.until(lambda: stage.at_work("p"), "a running job")
     runner = stage("gitpipe runner status")
     stage("rm -rf .git/gitpipe && echo 3 > x && gitpipe put-file a -f x")
     stage("gitpipe wait")
@@ -179,8 +187,8 @@ def test_a_deleted_pipeline_stays_deleted_and_others_do_not_wait(stage: Stage) -
     stage.until(lambda: stage.ref("quick"), "the quick result")
     assert [job["pipeline"] for job in stage.jobs("running")] == ["slow"]
     stage("gitpipe runner stop")
-    stage.specs(("slow", "a", "sleep 1; " + COPY))
-    stage.until(lambda: [j for j in stage.jobs("running") if j["pipeline"] == "slow"], "the slow job")
+    stage.specs(("slow", "a", "sleep 3; " + COPY))
+    stage.until(lambda: stage.at_work("slow"), "the slow job")
     stage("gitpipe delete-pipeline slow && gitpipe wait")
     stage("echo 2 > x && gitpipe put-file a -f x && gitpipe wait && gitpipe run")
     assert stage.ref("slow") == ""

@@ -553,14 +553,14 @@ def _base(url: str) -> str:
 def _download(url: str, target: Path) -> Path:
     if not url.startswith(("http://", "https://")):
         raise UsageError(f"{url}: put-file takes files, folders, '-', http:// and https://")
-    from urllib.error import URLError
+    from urllib.error import HTTPError, URLError
     from urllib.request import urlopen
 
     try:
         with urlopen(url, timeout=60) as source, target.open("wb") as sink:
             shutil.copyfileobj(source, sink)
     except (URLError, OSError, ValueError) as error:
-        why = getattr(error, "reason", None) or error
+        why = error if isinstance(error, HTTPError) else getattr(error, "reason", None) or error
         raise NotFound(f"cannot read {url}: {getattr(why, 'strerror', None) or why}") from error
     return target
 

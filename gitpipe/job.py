@@ -17,7 +17,7 @@ from typing import Any
 
 from gitpipe import datumindex
 from gitpipe.blobs.dvc import DvcStore
-from gitpipe.commit import SPEC_BRANCH, CommitRef, Listing, folder_clash, git_branch
+from gitpipe.commit import SPEC_BRANCH, CommitRef, Listing, check_path, folder_clash, git_branch
 from gitpipe.datatree import read_listing, write_tree
 from gitpipe.datum import Datum
 from gitpipe.errors import GitpipeError
@@ -180,7 +180,11 @@ class JobRunner:
 
     def _already_done(self, job: JobRow, head: str, origin: Origin) -> None:
         """The output head has this version and provenance (I2): enter what is there, or forget the job."""
-        if self.journal.last_good(job.pipeline, job.set_id) == head:
+        before = self.journal.jobs(
+            "pipeline = ? AND set_id < ?", [job.pipeline, job.set_id], "ORDER BY set_id DESC, seq DESC LIMIT 1"
+        )
+        # After a failure (and a reset to the data before) it is news that all is well again.
+        if before and before[0].state is JobState.SUCCESS and before[0].output == head:
             self.journal.drop_job(job.seq)
             return
         record = self._record(head)
@@ -240,6 +244,10 @@ class JobRunner:
                     continue
                 # Nor did the killed run come to make it durable: this one has to, before its commit names it (I7).
                 self.blobs.adopt(md5 for _, md5, _ in files)
+            if any(i.files and f'["{i.name}","{i.commit.branch}",' not in line for i in work.all[datum].inputs):
+                # The same files, but from another branch than then: the index is to name this one.
+                work.lines[datum] = datumindex.line_of(datum, work.all[datum], files)
+                continue
             work.lines[datum] = line
             if committed:
                 work.stood.add(datum)
@@ -390,7 +398,7 @@ class JobRunner:
         scratch = target.with_name(f"{target.name}.{time.time_ns()}")
         scratch.mkdir()
         for path, entry in self.repo.walk(tree) if tree else ():
-            place = scratch / path
+            place = scratch / check_path(path)  # a crafted tree may hold an entry named ..
             place.parent.mkdir(parents=True, exist_ok=True)
             if entry.mode == LINK:
                 place.symlink_to(self.repo.blob(entry.sha).decode("utf-8", "surrogateescape"))

@@ -29,6 +29,7 @@ POLL_SECONDS = 0.05
 LOOK_SECONDS = 5.0
 MAX_JOBS = 32
 GRACE_SECONDS = 0.5  # for datums that run when the runner is to end; what takes longer is begun again next time
+SUCCEED_SECONDS = 60.0  # so long a new runner waits for one that is ending
 MAX_LOG = 1 << 20
 
 
@@ -59,6 +60,7 @@ class Runner:
         self._make_jobs, self._after, self._record = jobs, after, record
         self._abort, self._close = abort, close
         self._jobs: JobRunner | None = None
+        self._making = threading.Lock()
         self._active: dict[int, JobRow] = {}
         self._threads: list[threading.Thread] = []
         self._changed = threading.Event()
@@ -91,7 +93,7 @@ class Runner:
                 self._release()
                 if self._active or self._waiting or self._busy:
                     idle_since = time.monotonic()
-                elif linger is None or (time.monotonic() - idle_since > linger and self._may_end()):
+                elif (linger is None or time.monotonic() - idle_since > linger) and self._may_end():
                     break
                 on_tick()
                 self._changed.wait(POLL_SECONDS)
@@ -147,7 +149,8 @@ class Runner:
             return
         unfinished = [job.set_id for job in self.journal.first_unfinished().values()]
         first = min([*unfinished, *(job.set_id for job in list(self._active.values()))], default=None)
-        done = {n for n, newest in self._waiting.items() if first is None or first > newest}
+        stuck = not self._busy and not self._active
+        done = {n for n, newest in self._waiting.items() if stuck or first is None or first > newest}
         nudges.take(self.common, done)
         for name in done:
             del self._waiting[name]
@@ -162,7 +165,13 @@ class Runner:
         waiting = [job for job in first.values() if job.pipeline not in running]
         if not waiting or self._stop.is_set():
             return
-        specs = {n: p.spec for n, p in self.pipelines.all(self.pipelines.head()).items()}
+        try:
+            specs = {n: p.spec for n, p in self.pipelines.all(self.pipelines.head()).items()}
+        except GitpipeError as error:
+            # A broken spec must not end the runner: what is queued waits until it is mended, who waits is told.
+            self.journal.set_meta("trouble", str(error))
+            self._busy = False
+            return
         for job in waiting:
             if len(self._active) >= MAX_JOBS:
                 return
@@ -178,8 +187,9 @@ class Runner:
 
     def _run(self, job: JobRow) -> None:
         try:
-            if self._jobs is None:
-                self._jobs = self._make_jobs()
+            with self._making:  # the first jobs may begin together, and one executor serves them all
+                if self._jobs is None:
+                    self._jobs = self._make_jobs()
             state = self._jobs.run(job.seq, self._stop.is_set)
             self._changed.set()  # what depends on it may start
             done = self.journal.job(job.seq) if state is JobState.SUCCESS else None
@@ -204,10 +214,12 @@ class Runner:
 def main(common: Path) -> int:
     """Be the runner of a repository in the background; 0, also where another one is at work."""
     lock = nudges.Lock(common)
-    # One that is about to end has dropped its mark but may still hold the lock for a moment; one that was killed left
-    # its mark, and who asks whether a runner lives holds the lock for an instant, too.
-    if not lock.acquire(0.3 if nudges.marked(common) else 3.0):
-        return 0
+    # One that is about to end has dropped its mark but may still hold the lock, while Ray comes down or a job thread
+    # ends; one that was killed left its mark, and who asks whether a runner lives holds the lock for an instant, too.
+    end = time.monotonic() + SUCCEED_SECONDS
+    while not lock.acquire(0.3):
+        if nudges.marked(common) or time.monotonic() > end:
+            return 0
     log = nudges.state_dir(common) / "runner.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     mode = "a" if log.exists() and log.stat().st_size < MAX_LOG else "w"

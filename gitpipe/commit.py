@@ -69,7 +69,7 @@ def check_path(path: str) -> str:
     Real ``dvc checkout`` wrote ``.git/hooks/…`` from a crafted ``relpath``, so every listing goes through here first.
 
     Raises:
-        BadData: an absolute path, an empty part, ``.``, ``..``, NUL, a line break, or ``.git`` in any case.
+        BadData: an absolute path, an empty part, ``.``, ``..``, NUL, or ``.git`` in any case.
     """
     if not path or path.startswith("/") or "\0" in path:
         raise BadData(f"unsafe path in a listing: {path!r}")

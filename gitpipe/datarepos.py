@@ -420,7 +420,9 @@ class DataRepos:
         """The files and folders that a glob matches."""
         if len(words) < 2 and ":" not in "".join(words[:1]):
             raise UsageError("glob-file: name a repo and a pattern, e.g. `glob-file training '/*'`")
-        place, pattern = self.locate(list(words[:-1]), path=False), words[-1]
+        first, colon, pattern = words[0].partition(":")
+        place = self.locate([first] if colon else list(words[:-1]), path=False)
+        pattern = pattern if colon else words[-1]
         listing = read_listing(self.repo, self.blobs, place.commit) if place.commit else {}
         found = []
         for match in cut(pattern, listing):

@@ -180,13 +180,11 @@ class JobRunner:
 
     def _already_done(self, job: JobRow, head: str, origin: Origin) -> None:
         """The output head has this version and provenance (I2): enter what is there, or forget the job."""
-        before = self.journal.jobs(
-            "pipeline = ? AND set_id < ?", [job.pipeline, job.set_id], "ORDER BY set_id DESC, seq DESC LIMIT 1"
-        )
-        # After a failure (and a reset to the data before) it is news that all is well again.
-        if before and before[0].state is JobState.SUCCESS and before[0].output == head:
+        before = self.journal.newest_over(job.pipeline, job.set_id)
+        if before and before.output == head:
             self.journal.drop_job(job.seq)
             return
+        # Else a job failed meanwhile, on commits that were taken back since: it is not how things stand.
         record = self._record(head)
         when = float(self.repo.commit(head).time)
         counts = record.get("datums", {})

@@ -333,6 +333,15 @@ class Journal:
         ).fetchone()
         return str(row[0]) if row else None
 
+    def newest_over(self, pipeline: str, set_id: int) -> JobRow | None:
+        """The newest job of `pipeline` that is over, at or before a set."""
+        rows = self.jobs(
+            "pipeline = ? AND set_id <= ? AND state NOT IN ('queued', 'running')",
+            [pipeline, set_id],
+            "ORDER BY set_id DESC, seq DESC LIMIT 1",
+        )
+        return rows[0] if rows else None
+
     def forget_pipeline(self, pipeline: str) -> None:
         """Drop all that is known of a pipeline."""
         with self.transaction() as db:

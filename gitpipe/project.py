@@ -39,7 +39,7 @@ from gitpipe.pipelines import INIT_BRANCH, PipelineStore
 from gitpipe.provenance import IDENTITY
 from gitpipe.reconcile import Reconciler
 from gitpipe.repo import HEADS, Repo
-from gitpipe.runner import Runner
+from gitpipe.scheduler import Scheduler
 from gitpipe.stage.sandbox import describe
 from gitpipe.stage.slot import sweep
 from gitpipe.views import JobInfo, Progress, StatusInfo
@@ -159,8 +159,8 @@ class Project:
         nudges.start_runner(self.repo.common, flags=hooks.interpreter_flags())
         return False
 
-    def make_runner(self) -> Runner:
-        """The runner's loop with all that it needs; executors are made when the first job is to run."""
+    def make_scheduler(self) -> Scheduler:
+        """The scheduler with all that it needs; executors are made when the first job is to run."""
         executors: list[Executor] = []
         slots = self.blobs.cache / ".gitpipe-slots"
         notes_lock = threading.Lock()
@@ -196,7 +196,7 @@ class Project:
 
         # A kill between a ref and the working trees on it: these are brought after now.
         self.checkouts.catch_up_all()
-        return Runner(
+        return Scheduler(
             self.repo.common,
             self.journal,
             self.reconciler,
@@ -287,7 +287,7 @@ class Project:
             if self.journal.cursor() is not None:
                 self.reconciler.plan()
                 self.reconciler.retry()
-            runner = self.make_runner()
+            runner = self.make_scheduler()
             if threading.current_thread() is threading.main_thread():
                 signal.signal(signal.SIGTERM, lambda *_: runner.stop())
             runner.loop(float("inf") if watch else None, lambda: on_progress(self._progress(since)))

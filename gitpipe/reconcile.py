@@ -381,11 +381,9 @@ class Reconciler:
                 parts.append((CommitRef(branch, vector[branch]), self._above(branch, vector[branch])))
                 continue
             # Its newest job up to here: where that failed, an older output is not what this vector asks for.
-            here = self.journal.jobs(
-                "set_id <= ? AND pipeline = ?", [set_id, branch], "ORDER BY set_id DESC, seq DESC LIMIT 1"
-            )
-            if here and here[0].state in (JobState.FAILED, JobState.UNRUNNABLE, JobState.KILLED):
-                root = here[0].reason if here[0].state is JobState.UNRUNNABLE else f"{branch} {here[0].state.value}"
+            here = self.journal.newest_over(branch, set_id)
+            if here and here.state in (JobState.FAILED, JobState.UNRUNNABLE, JobState.KILLED):
+                root = here.reason if here.state is JobState.UNRUNNABLE else f"{branch} {here.state.value}"
                 return Unready(root)
             sha = self.journal.last_good(branch, set_id)
             if sha is None:

@@ -1,214 +1,21 @@
-"""The background process, one a repository: look at the refs, run what is to be run, linger, end.
+"""The background process, one a repository: ``python -m gitpipe.runner <common git dir>`` is what hooks start.
 
-``python -m gitpipe.runner <common git dir>`` is what hooks start; ``gitpipe run`` does the same in the foreground.
-Knows the order in which jobs may run; not what a job is (`gitpipe.job`) nor why there is one (`gitpipe.reconcile`).
+Takes the lock, detaches from whoever started it, and runs the scheduler's loop until nothing came for a while.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
 import sys
-import threading
 import time
 import traceback
-from collections.abc import Callable
 from pathlib import Path
 
 from gitpipe import nudges
-from gitpipe.errors import GitpipeError
-from gitpipe.faults import point
-from gitpipe.graph import upstream
-from gitpipe.job import JobRunner
-from gitpipe.journal import JobRow, JobState, Journal
-from gitpipe.pipelines import PipelineStore
-from gitpipe.reconcile import Reconciler
 
-POLL_SECONDS = 0.05
-LOOK_SECONDS = 5.0
-MAX_JOBS = 32
-GRACE_SECONDS = 0.5  # for datums that run when the runner is to end; what takes longer is begun again next time
-SUCCEED_SECONDS = 60.0  # so long a new runner waits for one that is ending
 MAX_LOG = 1 << 20
-
-
-class Runner:
-    """Schedules jobs until there is nothing left, then lingers."""
-
-    def __init__(
-        self,
-        common: Path,
-        journal: Journal,
-        reconciler: Reconciler,
-        pipelines: PipelineStore,
-        jobs: Callable[[], JobRunner],
-        after: Callable[[JobRow], None],
-        record: Callable[[JobRow], None],
-        abort: Callable[[], None],
-        close: Callable[[], None],
-    ) -> None:
-        """
-        Args:
-            jobs: makes the `JobRunner` (and with it the executor) when the first job is to run.
-            after: called when a job has succeeded, before it counts as done for `wait`: working trees.
-            record: called when it is done: notes.
-            abort: ends executors with all that they run.
-            close: ends whatever else was started.
-        """
-        self.common, self.journal, self.reconciler, self.pipelines = common, journal, reconciler, pipelines
-        self._make_jobs, self._after, self._record = jobs, after, record
-        self._abort, self._close = abort, close
-        self._jobs: JobRunner | None = None
-        self._making = threading.Lock()
-        self._active: dict[int, JobRow] = {}
-        self._threads: list[threading.Thread] = []
-        self._changed = threading.Event()
-        self._stop = threading.Event()
-        self._waiting: dict[str, int] = {}
-        self._busy = True
-
-    def stop(self) -> None:
-        """Ask the loop to end: running jobs go back to the queue."""
-        self._stop.set()
-        self._changed.set()
-
-    def loop(self, linger: float | None, on_tick: Callable[[], None] = lambda: None) -> None:
-        """Work until nothing is left and, with `linger`, nothing came for so many seconds.
-
-        Args:
-            linger: None: return at once when all is done (foreground).
-        """
-        point("runner-started")
-        looked, idle_since = 0.0, time.monotonic()
-        self.journal.clear_workers()
-        try:
-            while not self._stop.is_set():
-                names = nudges.pending(self.common) - set(self._waiting)
-                now = time.monotonic()
-                if names or now - looked > LOOK_SECONDS or self._state_vanished():
-                    looked = now
-                    self._look(names)
-                self._start_ready()
-                self._release()
-                if self._active or self._waiting or self._busy:
-                    idle_since = time.monotonic()
-                elif (linger is None or time.monotonic() - idle_since > linger) and self._may_end():
-                    break
-                on_tick()
-                self._changed.wait(POLL_SECONDS)
-                self._changed.clear()
-        finally:
-            self._stop.set()
-            self._join(GRACE_SECONDS)
-            self._abort()
-            self._join(None)
-            self.journal.clear_workers()
-            self._close()
-
-    def _join(self, seconds: float | None) -> None:
-        end = None if seconds is None else time.monotonic() + seconds
-        for thread in self._threads:
-            thread.join(None if end is None else max(0.0, end - time.monotonic()))
-
-    def _may_end(self) -> bool:
-        """Drop the mark, then look once more: a hook that saw the mark has left its nudge before."""
-        nudges.unmark(self.common)
-        if nudges.pending(self.common):
-            nudges.mark(self.common)
-            return False
-        return True
-
-    def _state_vanished(self) -> bool:
-        """Whether somebody deleted the local state under us; it is made again, and all is looked at anew (I1)."""
-        if not self.journal.vanished():
-            return False
-        self.journal.reopen()
-        nudges.mark(self.common)
-        self._waiting.clear()
-        return True
-
-    def _look(self, names: set[str]) -> None:
-        trouble = ""
-        try:
-            self.reconciler.plan()
-        except GitpipeError as error:
-            # A broken spec or a lost object must not end the runner; `wait` and `status` say it.
-            trouble = str(error)
-        except Exception as error:
-            traceback.print_exc()
-            trouble = f"internal error: {error!r}, see {self.common}/gitpipe/runner.log"
-        newest = self.journal.newest_set()
-        self.journal.set_meta("trouble", trouble)
-        point("set-recorded")
-        self._waiting.update(dict.fromkeys(names, newest))
-
-    def _release(self) -> None:
-        """Take away the nudges whose sets are all done."""
-        if not self._waiting:
-            return
-        unfinished = [job.set_id for job in self.journal.first_unfinished().values()]
-        first = min([*unfinished, *(job.set_id for job in list(self._active.values()))], default=None)
-        stuck = not self._busy and not self._active
-        done = {n for n, newest in self._waiting.items() if stuck or first is None or first > newest}
-        nudges.take(self.common, done)
-        for name in done:
-            del self._waiting[name]
-
-    # -- which job may run -------------------------------------------------------------------------------------------
-
-    def _start_ready(self) -> None:
-        first = self.journal.first_unfinished()
-        self._busy = bool(first)
-        # By pipeline, not by job: one that began before the local state was deleted is unknown to the new journal.
-        running = {job.pipeline for job in list(self._active.values())}
-        waiting = [job for job in first.values() if job.pipeline not in running]
-        if not waiting or self._stop.is_set():
-            return
-        try:
-            specs = {n: p.spec for n, p in self.pipelines.all(self.pipelines.head()).items()}
-        except GitpipeError as error:
-            # A broken spec must not end the runner: what is queued waits until it is mended, who waits is told.
-            self.journal.set_meta("trouble", str(error))
-            self._busy = False
-            return
-        for job in waiting:
-            if len(self._active) >= MAX_JOBS:
-                return
-            above = upstream(specs, job.pipeline) if job.pipeline in specs else set()
-            if not any(name in first and first[name].set_id <= job.set_id for name in above):
-                self._start(job)
-
-    def _start(self, job: JobRow) -> None:
-        thread = threading.Thread(target=self._run, args=(job,), name=f"job-{job.pipeline}", daemon=True)
-        self._active[job.seq] = job
-        self._threads = [t for t in self._threads if t.is_alive()] + [thread]
-        thread.start()
-
-    def _run(self, job: JobRow) -> None:
-        try:
-            with self._making:  # the first jobs may begin together, and one executor serves them all
-                if self._jobs is None:
-                    self._jobs = self._make_jobs()
-            state = self._jobs.run(job.seq, self._stop.is_set)
-            self._changed.set()  # what depends on it may start
-            done = self.journal.job(job.seq) if state is JobState.SUCCESS else None
-            if done is not None:
-                self._after(done)
-                self._active.pop(job.seq, None)
-                self._changed.set()  # who waits for it may go on
-                self._record(done)
-        except Exception as error:
-            # A bug must fail this job, not leave it running for ever nor end the runner.
-            traceback.print_exc()
-            reason = str(error) if isinstance(error, GitpipeError) else f"internal error: {error!r}, see runner.log"
-            with contextlib.suppress(Exception):
-                current = self.journal.job(job.seq)
-                if current is not None and not current.state.over:
-                    self.journal.update_job(job.seq, state=JobState.FAILED, finished=time.time(), reason=reason)
-        finally:
-            self._active.pop(job.seq, None)
-            self._changed.set()
+SUCCEED_SECONDS = 60.0  # so long a new runner waits for one that is ending
 
 
 def main(common: Path) -> int:
@@ -229,12 +36,13 @@ def main(common: Path) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     nudges.mark(common)
     try:
+        # Only now: whoever looks for a runner finds the mark before the imports have taken their time.
         from gitpipe.project import open_project
 
         project = open_project(common)
-        runner = project.make_runner()
-        signal.signal(signal.SIGTERM, lambda *_: runner.stop())
-        runner.loop(project.settings.linger)
+        scheduler = project.make_scheduler()
+        signal.signal(signal.SIGTERM, lambda *_: scheduler.stop())
+        scheduler.loop(project.settings.linger)
     except Exception:
         traceback.print_exc()
         return 1

@@ -58,7 +58,7 @@ class TestContract:
 
     def test_a_blob_that_is_not_here(self, store: MemoryStore | DvcStore) -> None:
         assert (store.size(HI), store.has(HI)) == (None, False)
-        with pytest.raises(BadData, match=f"{HI} is not in the cache.*; run"):
+        with pytest.raises(BadData, match=f"{HI} is not in the cache.*`dvc fetch`"):
             store.read(HI)
 
     def test_missing_keeps_order_and_names_each_once(self, store: MemoryStore | DvcStore) -> None:

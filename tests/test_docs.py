@@ -17,7 +17,7 @@ import pytest
 
 from .conftest import ROOT, end_runner
 
-PAGES = ["README.md", "docs/walkthroughs/iris.md"]
+PAGES = ["README.md", "docs/commands.md", "docs/walkthroughs/iris.md"]
 BLOCK = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 VARYING = [
     (re.compile(r"(?<![0-9a-zA-Z])[0-9a-f]{7,64}(?![0-9a-zA-Z])"), "ID"),
@@ -93,6 +93,23 @@ def test_page(page: str, tmp_path: Path) -> None:
         # The runner may be faster than the reader: then there is nothing left to wait for.
         assert as_shown or (step.command == "gitpipe wait" and said.strip() == ALL_DONE), text
         assert status == 0 or any(line.startswith("gitpipe: ") for line in step.shown), f"{text}\n--- status {status}"
+
+
+def test_the_commands_page_has_every_command_and_option() -> None:
+    import typer
+
+    from gitpipe.cli.app import app
+
+    text = (ROOT / "docs/commands.md").read_text()
+    sections = dict(re.findall(r"^### (.*)\n((?:(?!^##).*\n?)*)", text, re.MULTILINE))
+    for name, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
+        mine = [head + body for head, body in sections.items() if re.search(rf"`{name}[` ]", head)]
+        assert len(mine) == 1, f"docs/commands.md has {len(mine)} sections on {name}"
+        options = {word for each in command.params for word in each.opts if word.startswith("-")}
+        shown = {word for cell in re.findall(r"^\| (`-.*?) \|", mine[0], re.MULTILINE) for word in cell.split("`")}
+        assert options == {word for word in shown if word.startswith("-")}, f"docs/commands.md, options of {name}"
+        for inner in getattr(command, "commands", {}):
+            assert f"`{name} {inner}`" in mine[0]
 
 
 def test_pages_link_to_what_is_there() -> None:

@@ -28,15 +28,12 @@ reconcile
 catalog checkout example hooks
 datarepos
 history job
-jobviews runner
+jobviews scheduler
 project
-hookmain
+hookmain runner
 cli
 __main__
 """
-
-# Programs of their own build themselves where they start: `python -m gitpipe.runner` opens its project.
-ENTRIES = {("runner", "project")}
 
 # Beyond the layers: these know no more than is named here, whatever stands below them.
 KNOWS = {
@@ -108,8 +105,7 @@ def imports(module: str) -> set[str]:
 
 def own_imports(module: str) -> set[str]:
     """Modules of gitpipe that `module` imports, without the leading ``gitpipe.`` and the bare package."""
-    own = {name.removeprefix("gitpipe.") for name in imports(module) if name.startswith("gitpipe.")}
-    return {other for other in own if (module, other) not in ENTRIES}
+    return {name.removeprefix("gitpipe.") for name in imports(module) if name.startswith("gitpipe.")}
 
 
 def _top(module: str) -> str:

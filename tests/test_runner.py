@@ -46,7 +46,7 @@ def test_a_broken_spec_does_not_end_the_runner(lab: Lab) -> None:
     broken = repo.write_commit(tree, [head], "broken", Signature("A <a@example.org>", EPOCH))
     assert repo.update_refs([RefUpdate(SPEC_REF, broken, head)], "test")
     token = nudges.add_nudge(repo.common, "wait")
-    lab.project.make_runner().loop(None)
+    lab.project.make_scheduler().loop(None)
     assert not token.exists()
     assert "zz/spec.json" in project.journal.meta("trouble")
     assert repo.update_refs([RefUpdate(SPEC_REF, head, broken)], "test")
@@ -90,7 +90,7 @@ def test_what_comes_while_a_run_ends_is_done(lab: Lab, monkeypatch: pytest.Monke
     project.reconciler.plan()
     monkeypatch.setattr(nudges, "pending", pending)
     nudges.mark(common)
-    runner = project.make_runner()
+    runner = project.make_scheduler()
     monkeypatch.setattr(runner, "_look", lambda names, look=runner._look: look(names) if names else None)
     runner.loop(None)
     assert lab.files("p") == {"x": "2"}

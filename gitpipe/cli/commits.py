@@ -11,7 +11,10 @@ from gitpipe.cli.app import COMMITS, Message, Raw, command, project
 
 BranchWords = Annotated[list[str], typer.Argument(metavar="REPO [BRANCH]", help="Also REPO@BRANCH.")]
 CommitWords = Annotated[
-    list[str], typer.Argument(metavar="REPO COMMIT", help="Also REPO@COMMIT; a branch means its newest commit.")
+    list[str], typer.Argument(metavar="REPO [COMMIT]", help="Also REPO@COMMIT; a branch means its newest commit.")
+]
+OpenWords = Annotated[
+    list[str], typer.Argument(metavar="REPO [COMMIT]", help="Also REPO@COMMIT; the id may be left out if one is open.")
 ]
 
 
@@ -25,8 +28,11 @@ def start_commit(words: BranchWords, message: Message = None) -> None:
 
 
 @command("finish-commit", COMMITS)
-def finish_commit(words: CommitWords, message: Message = None) -> None:
-    """Close an open commit: the branch moves, and pipelines run."""
+def finish_commit(words: OpenWords, message: Message = None) -> None:
+    """Close an open commit: the branch moves, and pipelines run.
+
+    Example: gitpipe finish-commit training
+    """
     project().data.finish_commit(words, message)
 
 

@@ -7,6 +7,8 @@ ended by Ray after a minute: it has to be shut down before.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import functools
 import hashlib
 import itertools
@@ -14,6 +16,7 @@ import logging
 import os
 import secrets
 import shutil
+import signal
 import tempfile
 import threading
 import time
@@ -157,7 +160,8 @@ class RayExecutor:
 
         try:
             _reread_environment()
-            self._connect(ray)
+            with _signals_kept():
+                self._connect(ray)
             self._was_ready = True
             self.ready.set()
             while not self._ending.wait(_BEAT):
@@ -237,7 +241,8 @@ class RayExecutor:
         while self._calls and time.monotonic() < deadline:
             time.sleep(0.02)
         try:
-            ray.shutdown()
+            with _signals_kept():
+                ray.shutdown()
         except Exception as error:  # what is left is killed with this thread, its parent
             self.failed = self.failed or _one_line(error)
         self._setenv(dict.fromkeys(list(self._set_environ)))
@@ -435,6 +440,23 @@ class RaySeat:
 
     def close(self) -> None:
         """Nothing: the worker stays warm in its actor."""
+
+
+@contextlib.contextmanager
+def _signals_kept() -> Iterator[None]:
+    """Put back what SIGTERM does: Ray makes it print a trace and die, its shutdown just die; no runner ends cleanly so.
+
+    By the C library, since Python sets signal handlers in the main thread alone.  The C structure is only carried
+    from one call to the other; it has no more than 152 bytes anywhere.
+    """
+    library = ctypes.CDLL(None)
+    before = ctypes.create_string_buffer(512)
+    known = library.sigaction(int(signal.SIGTERM), None, before) == 0
+    try:
+        yield
+    finally:
+        if known:
+            library.sigaction(int(signal.SIGTERM), before, None)
 
 
 @functools.lru_cache(maxsize=1)

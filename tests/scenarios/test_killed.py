@@ -29,7 +29,7 @@ from tests.conftest import Shell
 
 NAMES = ("a", "b", "c")
 GITPIPE = [sys.executable, "-I", "-m", "gitpipe"]
-PATIENCE = 60.0
+PATIENCE = 180.0  # reached only by a failure, whatever else the machine does
 
 PIPELINES = """[
  {"pipeline": {"name": "upper"}, "transform": {"cmd": ["bash", "-c",
@@ -174,7 +174,12 @@ class Chain:
     def command(self, *args: str, status: int | None = 0, **env: str) -> str:
         """Run gitpipe as a person would; a negative status is the signal that it died of."""
         done = subprocess.run(
-            [*GITPIPE, *args], cwd=self.repo, env={**os.environ, **env}, capture_output=True, text=True, timeout=120
+            [*GITPIPE, *args],
+            cwd=self.repo,
+            env={**os.environ, **env},
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
         )
         assert status is None or done.returncode == status, f"{args}: {done.returncode}\n{done.stdout}{done.stderr}"
         return done.stdout
@@ -534,8 +539,9 @@ def test_ray_killed(chain: Chain, gate: Gate) -> None:
     kill(runner, signal.SIGTERM)
     chain.no_runner()
     until(lambda: not processes(ray_of(runner)), 20)
-    # What Ray's own end came too early for is nobody's: the next job sweeps it away.
-    until(lambda: not sweep(chain.common / "dvc" / "cache" / ".gitpipe-slots"))
+    # An actor whose raylet was killed under it outlives the runner by a moment; the next job sweeps its slots away.
+    slots = chain.common / "dvc" / "cache" / ".gitpipe-slots"
+    until(lambda: not sweep(slots) and not list(slots.iterdir()), 30)
     chain.nothing_is_left()
 
 

@@ -26,7 +26,7 @@ from gitpipe.graph import sources
 from gitpipe.journal import Journal
 from gitpipe.pipelines import PipelineStore
 from gitpipe.places import OPEN, Place, Places, clean_path
-from gitpipe.provenance import read_origin, trailers
+from gitpipe.provenance import Origin, read_origin, trailers
 from gitpipe.repo import HEADS, Commit, RefUpdate, Repo
 from gitpipe.views import CommitInfo, FileInfo, RepoInfo
 
@@ -188,14 +188,14 @@ class DataRepos:
             pairs = list(self._sources(target, todo, recursive, Path(scratch), stdin))
             put: Listing = {}
             for done, (path, file) in enumerate(pairs):
-                put[path] = self._append(place, path, file) if append else self.blobs.put_file(file)[0]
+                put[path] = self.blobs.put_file(file)[0]
                 if progress:
                     progress(done + 1, len(pairs))
         what = next(iter(put)) if len(put) == 1 else f"{len(put)} files"
         subject = message or " ".join(f"put-file {what}".split())
 
         def change(listing: Listing) -> Listing:
-            merged = {**listing, **put}
+            merged = {**listing, **(self._appended(place, listing, put) if append else put)}
             clash = folder_clash(merged)
             if clash:
                 raise Refused(f"{place.repo}: {clash} would be both a file and a folder: delete-file it first")
@@ -203,10 +203,15 @@ class DataRepos:
 
         return self._change(place, change, subject)
 
-    def _append(self, place: Place, path: str, file: Path) -> str:
-        listing = read_listing(self.repo, self.blobs, place.commit) if place.commit else {}
-        before = self.blobs.read(listing[path]) if path in listing else b""
-        return self.blobs.put_bytes(before + file.read_bytes())
+    def _appended(self, place: Place, listing: Listing, put: Listing) -> Listing:
+        """`put`, each file behind what `listing` has of it: as it is now, after whoever was faster."""
+        self._here(place, {path: listing[path] for path in put if path in listing})
+        return {
+            path: self.blobs.put_bytes(self.blobs.read(listing[path]) + self.blobs.read(md5))
+            if path in listing
+            else md5
+            for path, md5 in put.items()
+        }
 
     def _sources(
         self, target: str, names: Sequence[str], recursive: bool, scratch: Path, stdin: BinaryIO | None
@@ -500,6 +505,8 @@ class DataRepos:
     def commit_info(self, branch: str, commit: Commit, open_id: str = "") -> CommitInfo:
         """A commit as commands show it; when its job ran is in the journal, as the commit is reproducible (I4)."""
         origin = read_origin(commit.message)
+        if origin.pipeline != branch:
+            origin = Origin()  # made by a person, who cherry-picked an output commit's message
         started, finished = float(commit.author_time), float(commit.time)
         for job in self.journal.jobs("output = ? AND started IS NOT NULL", [commit.sha]) if origin.job else ():
             started, finished = float(job.started or started), float(job.finished or finished)

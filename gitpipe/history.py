@@ -51,7 +51,7 @@ class History:
         found = known.get(ref.sha)
         if found is None:
             commit = self.repo.commit(ref.sha)
-            children = tuple(self._up(r, known) for r in direct_inputs(self.repo, commit))
+            children = tuple(self._up(r, known) for r in direct_inputs(self.repo, commit, ref.branch))
             found = Lineage(self._info(ref.branch, commit), children)
             known[ref.sha] = found
         return found
@@ -66,8 +66,8 @@ class History:
         target = place.commit
         for commit in self.repo.log(tips, "--first-parent"):
             origin = read_origin(commit.message)
-            if any(target == r.sha for r in origin.provenance):
-                for ref in direct_inputs(self.repo, commit):
+            if origin.pipeline in names and any(target == r.sha for r in origin.provenance):
+                for ref in direct_inputs(self.repo, commit, origin.pipeline):
                     users.setdefault(ref.sha, []).append((origin.pipeline, commit))
         return [self._down(place.branch, self.repo.commit(target), users)]
 
@@ -79,9 +79,9 @@ class History:
         return self.data.commit_info(branch, commit)
 
 
-def direct_inputs(repo: Repo, commit: Commit) -> list[CommitRef]:
-    """The commits that an output commit read itself; none for a commit that a person made."""
-    if not read_origin(commit.message).job:
+def direct_inputs(repo: Repo, commit: Commit, branch: str) -> list[CommitRef]:
+    """The commits that an output commit of `branch` read itself; none for a commit that a person made."""
+    if read_origin(commit.message).pipeline != branch:
         return []
     entry = repo.entry(commit.tree, ".gitpipe/job.json")
     if entry is None:

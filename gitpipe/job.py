@@ -17,7 +17,7 @@ from typing import Any
 
 from gitpipe import datumindex
 from gitpipe.blobs.dvc import DvcStore
-from gitpipe.commit import SPEC_BRANCH, CommitRef, Listing, folder_clash, git_branch
+from gitpipe.commit import SPEC_BRANCH, CommitRef, Listing, check_path, folder_clash, git_branch
 from gitpipe.datatree import read_listing, write_tree
 from gitpipe.datum import Datum
 from gitpipe.errors import GitpipeError
@@ -242,6 +242,10 @@ class JobRunner:
                     continue
                 # Nor did the killed run come to make it durable: this one has to, before its commit names it (I7).
                 self.blobs.adopt(md5 for _, md5, _ in files)
+            if any(i.files and f'["{i.name}","{i.commit.branch}",' not in line for i in work.all[datum].inputs):
+                # The same files, but from another branch than then: the index is to name this one.
+                work.lines[datum] = datumindex.line_of(datum, work.all[datum], files)
+                continue
             work.lines[datum] = line
             if committed:
                 work.stood.add(datum)
@@ -392,7 +396,7 @@ class JobRunner:
         scratch = target.with_name(f"{target.name}.{time.time_ns()}")
         scratch.mkdir()
         for path, entry in self.repo.walk(tree) if tree else ():
-            place = scratch / path
+            place = scratch / check_path(path)  # a crafted tree may hold an entry named ..
             place.parent.mkdir(parents=True, exist_ok=True)
             if entry.mode == LINK:
                 place.symlink_to(self.repo.blob(entry.sha).decode("utf-8", "surrogateescape"))

@@ -235,8 +235,11 @@ class Journal:
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """All or nothing."""
+        """All or nothing; one within another is part of it."""
         db = self.db
+        if db.in_transaction:  # part of a larger one
+            yield db
+            return
         db.execute("BEGIN IMMEDIATE")
         try:
             yield db

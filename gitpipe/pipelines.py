@@ -122,8 +122,11 @@ class PipelineStore:
         entry = self.repo.entry(commit, f"{SOURCES}/{name}.json")
         if entry is None:
             return None
-        record = json.loads(self.repo.blob(entry.sha))
-        return Source(record["branch"], record["sha"], record["path"], record["dirty"])
+        try:
+            record = json.loads(self.repo.blob(entry.sha))
+            return Source(str(record["branch"]), str(record["sha"]), str(record["path"]), bool(record["dirty"]))
+        except (ValueError, KeyError, TypeError):
+            return None  # damaged: the pipeline runs as it is, and follows nothing
 
     def dvc_config(self) -> bytes | None:
         """The ``.dvc/config`` of all branches that gitpipe writes, kept at the root of ``__spec__``."""
@@ -294,27 +297,48 @@ class PipelineStore:
                 # Gone or broken there: the last good version stays, `status` says why.
                 self.broken[name] = f"{name} stays as it was: in {branch}@{sha[:12]}, {error}"
                 continue
-            if tree != current[name]:
+            if tree != current[name] and not (source.dirty and self._known(sha, source, name, tree)):
                 trees[name] = tree
                 origins[name] = Source(branch, sha, source.path, False)
         if not trees:
             return
+        # Trust first: once it stands on `__spec__`, nobody would ask again who made it.
+        before = {name: (current[name], self.source(commit, name)) for name in trees}
+        for name, fresh in trees.items():
+            version, last = before[name]
+            if fresh and version in self.trusted() and self._made_here(last, sha, _folder(origins[name].path)):
+                self.trust([fresh])
         made = self.repo.commit(sha)
         author = Signature(made.author, made.author_time, made.author_zone)
         subject = f"update {', '.join(sorted(trees))}: {made.subject}"[:200]
         self.put(trees, origins, subject, author, expect=commit)
-        for name, fresh in trees.items():
-            if fresh and self._made_here(sha, _folder(origins[name].path)):
-                self.trust([fresh])
 
-    def _made_here(self, sha: str, folder: str) -> bool:
-        """Whether the commit that last changed a folder, as of `sha`, was made in this repository (I12).
+    def _known(self, sha: str, source: Source, name: str, tree: str) -> bool:
+        """Whether a commit says nothing new of a pipeline that was updated from uncommitted files since.
 
-        It may have come to this branch by merge or fast-forward from another one, so all reflogs are asked.
+        It is the one that those files lay on, or it changed other files of the folder only.
         """
-        last = self.repo.git("log", "-n", "1", "--format=%H", sha, "--", f":(literal){folder}" if folder else ".")
-        said = self.repo.reflogs_say(last.strip())
-        return any(message.startswith(MADE_HERE) for message in said)
+        if sha == source.sha:
+            return True
+        parents = self.repo.commit(sha).parents
+        try:
+            spec, origin = self._at(parents[0], source.path, name)
+            return tree == self.build(replace(spec, salt=self.get(name).spec.salt), origin)
+        except (GitpipeError, IndexError):
+            return False
+
+    def _made_here(self, last: Source | None, sha: str, folder: str) -> bool:
+        """Whether all commits that changed a folder, up to `sha` and since `last`, were made in this repository (I12).
+
+        All, as one that was pulled in may lie below one made here.  They may have come to this branch by merge or
+        fast-forward from another one, so all reflogs are asked.
+        """
+        where = f":(literal){folder}" if folder else "."
+        since = [f"^{last.sha}"] if last and last.sha and self.repo.resolve(last.sha) else []
+        found = self.repo.git("rev-list", sha, *since, "--", where).split()
+        if not found:  # moved back: nothing is new
+            found = self.repo.git("rev-list", "-n", "1", sha, "--", where).split()
+        return all(any(m.startswith(MADE_HERE) for m in self.repo.reflogs_say(each)) for each in found)
 
     def _at(self, sha: str, path: str, name: str) -> tuple[Spec, Origin]:
         """The pipeline `name` as the spec file at `path` of a commit has it."""

@@ -112,8 +112,8 @@ class Places:
     def _home(self, name: str, sha: str) -> str | None:
         """The git branch of repo `name` that a commit belongs to (it may have been amended away since)."""
         origin = read_origin(self.repo.commit(sha).message)
-        if origin.pipeline:
-            return name if origin.pipeline == name else None
+        if origin.pipeline == name:
+            return name
         refs = self.repo.git("for-each-ref", "--format=%(refname)", f"--contains={sha}", "refs/heads").split()
         mine = [r.removeprefix(HEADS) for r in refs if r == HEADS + name or r.startswith(f"{HEADS}{name}@")]
         if mine:

@@ -10,6 +10,7 @@ import functools
 import json
 import os
 import platform
+import shutil
 import signal
 import sys
 import threading
@@ -166,6 +167,7 @@ class Project:
 
         def make_jobs() -> JobRunner:
             sweep(slots)
+            self._sweep_code()
             executor = open_executor(self.settings.engine, self.settings.ray_address, self.state / "ray")
             executors.append(executor)
             settings = JobSettings(self.settings.python, self.settings.sandbox, self.state / "code", slots)
@@ -205,6 +207,14 @@ class Project:
             abort,
             self.repo.close,
         )
+
+    def _sweep_code(self) -> None:
+        """Remove exported code that no pipeline has any more; called while no job runs."""
+        with contextlib.suppress(GitpipeError, FileNotFoundError):
+            used = {p.code or "empty" for p in self.store.all(self.store.head()).values()}
+            for folder in (self.state / "code").iterdir():
+                if folder.name not in used:
+                    shutil.rmtree(folder, ignore_errors=True)
 
     @contextlib.contextmanager
     def _dvc_locks(self) -> Iterator[None]:

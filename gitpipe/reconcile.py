@@ -7,18 +7,20 @@ Knows the journal and the repository; not how a job runs.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from gitpipe.commit import CommitRef
 from gitpipe.datatree import DATA, POINTER, data_key
-from gitpipe.errors import NotFound
 from gitpipe.graph import downstream, order, reads, sources
 from gitpipe.journal import Cursor, JobState, Journal
 from gitpipe.pipelines import Pipeline, PipelineStore
 from gitpipe.provenance import Inconsistent, Origin, closure, read_origin
 from gitpipe.repo import HEADS, Repo
 from gitpipe.spec import Spec
+
+MENDED = "mended"  # in the journal: pipeline -> where its output branch was found astray, "" for gone
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,14 +62,16 @@ class Reconciler:
         specs = {name: p.spec for name, p in found.items()}
         now = self._now(specs, heads)
         versions = {name: p.version for name, p in found.items()}
-        if cursor is None:
-            self._rebuild(found, now)
-        else:
-            self._advance(cursor, found, now)
-        self._mend(found, heads)
-        after = Cursor(now, versions, code)
-        if after != cursor:
-            self.journal.set_cursor(after)
+        # Sets and cursor together: a kill in between would have a backlog replayed once more, its end undone first.
+        with self.journal.transaction():
+            if cursor is None:
+                self._rebuild(found, now)
+            else:
+                self._advance(cursor, found, now)
+            self._mend(found, heads)
+            after = Cursor(now, versions, code)
+            if after != cursor:
+                self.journal.set_cursor(after)
         return self.journal.newest_set()
 
     def moved(self) -> list[str]:
@@ -76,15 +80,27 @@ class Reconciler:
         if cursor is None:
             return []
         heads = self.repo.refs("refs/heads")
-        return [b for b, sha in cursor.sources.items() if HEADS + b in heads and self._at(heads[HEADS + b]) != sha]
+        owned = self.pipelines.versions(self.pipelines.head())
+        return [
+            b
+            for b, sha in cursor.sources.items()
+            if b not in owned and HEADS + b in heads and self._at(heads[HEADS + b]) != sha
+        ]
 
     def _now(self, specs: Mapping[str, Spec], heads: Mapping[str, str]) -> dict[str, str]:
         """Source branch -> the commit that its data is of.
 
         Not the head: a README on a data branch would else be another commit of it for those who come to read it now
-        than for those who read it before, and whoever joins both would find a contradiction (I3).
+        than for those who read it before, and whoever joins both would find a contradiction (I3).  The output of a
+        pipeline that may not run here (stopped, untrusted) is a source like others, but each commit of it counts: one
+        with equal data has another provenance.
         """
-        return {b: self._at(heads[HEADS + b]) for b in sorted(sources(specs)) if HEADS + b in heads}
+        owned = self.pipelines.versions(self.pipelines.head())
+        return {
+            b: heads[HEADS + b] if b in owned else self._at(heads[HEADS + b])
+            for b in sorted(sources(specs))
+            if HEADS + b in heads
+        }
 
     def _at(self, head: str) -> str:
         """The newest first-parent commit up to `head` that changed data; `head` itself where none did."""
@@ -138,11 +154,12 @@ class Reconciler:
     def _merge(self, since: Mapping[str, str], now: Mapping[str, str]) -> list[Step]:
         """The data commits of all branches after `since`, in the order that every machine replays them in."""
         found: list[Step] = []
+        owned = self.pipelines.versions(self.pipelines.head())
         for branch, old in since.items():
             new = now[branch]
             if new == old:
                 continue
-            chain = self.repo.first_parents(new, old, [POINTER, DATA]) if self._here(old) else None
+            chain = self.repo.first_parents(new, old, [] if branch in owned else [POINTER, DATA])
             if chain is None:
                 # Amended, rebased or reset: only the head counts, even with equal data, as its provenance is another.
                 head = self.repo.commit(new)
@@ -153,13 +170,6 @@ class Reconciler:
                 latest = max(latest, commit.time)
                 found.append(Step(latest, branch, commit.sha, commit.subject))
         return sorted(found, key=lambda s: (s.when, s.branch))
-
-    def _here(self, sha: str) -> bool:
-        try:
-            self.repo.commit(sha)
-        except NotFound:
-            return False
-        return True
 
     def _reached(self, specs: Mapping[str, Spec], branches: Sequence[str]) -> set[str]:
         direct = {name for name, spec in specs.items() if reads(spec) & set(branches)}
@@ -185,11 +195,21 @@ class Reconciler:
         """Where an output branch is not where its last job left it (reset, deleted, fetched), look at it again."""
         newest = self.journal.newest_set()
         busy = {job.pipeline for job in self.journal.unfinished()}
+        known: dict[str, str] = json.loads(self.journal.meta(MENDED) or "{}")
+        seen: dict[str, str] = {}
         moved = set()
         for name in found:
-            last = self.journal.last_good(name, newest)
-            if last is not None and name not in busy and heads.get(HEADS + name) != last:
+            last, head = self.journal.last_good(name, newest), heads.get(HEADS + name, "")
+            if last is None or head == last:
+                continue
+            seen[name] = head
+            if name in busy:
+                seen[name] = known.get(name, "?")
+            elif known.get(name) != head:
                 moved.add(name)
+        if seen != known:
+            # Once for each place that it is found at: where the job fails, it is not to be tried again at each look.
+            self.journal.set_meta(MENDED, json.dumps(seen))
         if moved:
             specs = {name: p.spec for name, p in found.items()}
             now = self._now(specs, heads)
@@ -203,10 +223,14 @@ class Reconciler:
             names: only these; None for all.
         """
         found = self._runnable()
+        with self.journal.transaction():  # a set that the runner adds in between would be older than this one's vector
+            return self._retry(found, list(found) if names is None else names)
+
+    def _retry(self, found: Mapping[str, Pipeline], names: Sequence[str]) -> bool:
         specs = {name: p.spec for name, p in found.items()}
         again = set()
         busy = {job.pipeline for job in self.journal.unfinished()}
-        for name in found if names is None else names:
+        for name in names:
             if name not in found or name in busy:
                 continue
             last = self.journal.jobs("pipeline = ?", [name], "ORDER BY set_id DESC LIMIT 1")
@@ -236,7 +260,7 @@ class Reconciler:
             stood = {r.sha for o in origins.values() for r in o.provenance if r.branch == branch}
             positions = {}
             for sha in stood:
-                chain = self.repo.first_parents(head, sha, [POINTER, DATA]) if self._here(sha) else None
+                chain = self.repo.first_parents(head, sha, [POINTER, DATA])
                 if chain is not None:
                     positions[sha] = len(chain)
             if positions:
@@ -326,8 +350,18 @@ class Reconciler:
                 sha = outputs[branch]
                 parts.append((CommitRef(branch, sha), read_origin(self.repo.commit(sha).message).provenance))
             else:
-                parts.append((CommitRef(branch, vector[branch]), ()))
+                parts.append((CommitRef(branch, vector[branch]), self._above(branch, vector[branch])))
         return parts
+
+    def _above(self, branch: str, sha: str) -> tuple[CommitRef, ...]:
+        """The closure of a source's commit: that of an output whose pipeline may not run here, else nothing.
+
+        A commit that a person made has none, whatever its message says (a cherry-pick takes trailers along).
+        """
+        if branch not in self.pipelines.versions(self.pipelines.head()):
+            return ()
+        origin = read_origin(self.repo.commit(sha).message)
+        return origin.provenance if origin.pipeline == branch else ()
 
     # -- one job's inputs --------------------------------------------------------------------------------------------
 
@@ -343,9 +377,13 @@ class Reconciler:
                     return Unready(f"{branch} has no data yet", silent=True)
                 parts.append((CommitRef(branch, sha), ()))
                 continue
-            here = self.journal.jobs("set_id = ? AND pipeline = ?", [set_id, branch])
-            if here and here[0].state in (JobState.FAILED, JobState.UNRUNNABLE, JobState.KILLED):
-                root = here[0].reason if here[0].state is JobState.UNRUNNABLE else f"{branch} {here[0].state.value}"
+            if branch in vector:  # it could not run here when the set was made
+                parts.append((CommitRef(branch, vector[branch]), self._above(branch, vector[branch])))
+                continue
+            # Its newest job up to here: where that failed, an older output is not what this vector asks for.
+            here = self.journal.newest_over(branch, set_id)
+            if here and here.state in (JobState.FAILED, JobState.UNRUNNABLE, JobState.KILLED):
+                root = here.reason if here.state is JobState.UNRUNNABLE else f"{branch} {here.state.value}"
                 return Unready(root)
             sha = self.journal.last_good(branch, set_id)
             if sha is None:

@@ -426,11 +426,20 @@ class Repo:
         near = self._near_parents(new, old) if old else None
         if near is not None:
             return [c for c in near if not paths or self._touches(c, paths)]
+        if old and not self._has(old):
+            return None  # abandoned, and pruned since
         # Down to `old` and not further, if it lies on the chain.  (--boundary names it as second parent, too.)
         if old and old not in self.git("rev-list", "--first-parent", new, "--not", f"{old}^@", "--").split():
             return None
         found = list(self.log([new, *([f"^{old}"] if old else [])], "--first-parent", paths=paths))
         return found[::-1]
+
+    def _has(self, sha: str) -> bool:
+        try:
+            self.read(sha)
+        except NotFound:
+            return False
+        return True
 
     def _near_parents(self, new: str, old: str) -> list[Commit] | None:
         """The first-parent commits from `old` to `new` where those are a few steps, without a process; else None."""
@@ -468,7 +477,7 @@ class Repo:
 
     def reflogs_say(self, sha: str) -> list[str]:
         """The messages of all entries, in any ref's reflog here, by which that ref came to stand on `sha`."""
-        out = self.git("log", "--walk-reflogs", "--all", "--format=%H %gs")
+        out = self.git("log", "--no-show-signature", "--walk-reflogs", "--all", "--format=%H %gs")
         return [message for found, _, message in (line.partition(" ") for line in out.splitlines()) if found == sha]
 
     def reflog(self, ref: str, limit: int) -> list[str]:

@@ -8,21 +8,25 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 import traceback
 from pathlib import Path
 
 from gitpipe import nudges
 
 MAX_LOG = 1 << 20
+SUCCEED_SECONDS = 60.0  # so long a new runner waits for one that is ending
 
 
 def main(common: Path) -> int:
     """Be the runner of a repository in the background; 0, also where another one is at work."""
     lock = nudges.Lock(common)
-    # One that is about to end has dropped its mark but may still hold the lock for a moment; one that was killed left
-    # its mark, and who asks whether a runner lives holds the lock for an instant, too.
-    if not lock.acquire(0.3 if nudges.marked(common) else 3.0):
-        return 0
+    # One that is about to end has dropped its mark but may still hold the lock, while Ray comes down or a job thread
+    # ends; one that was killed left its mark, and who asks whether a runner lives holds the lock for an instant, too.
+    end = time.monotonic() + SUCCEED_SECONDS
+    while not lock.acquire(0.3):
+        if nudges.marked(common) or time.monotonic() > end:
+            return 0
     log = nudges.state_dir(common) / "runner.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     mode = "a" if log.exists() and log.stat().st_size < MAX_LOG else "w"

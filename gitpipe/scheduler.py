@@ -55,6 +55,7 @@ class Scheduler:
         self._make_jobs, self._after, self._record = jobs, after, record
         self._abort, self._close = abort, close
         self._jobs: JobRunner | None = None
+        self._making = threading.Lock()
         self._active: dict[int, JobRow] = {}
         self._threads: list[threading.Thread] = []
         self._changed = threading.Event()
@@ -87,7 +88,7 @@ class Scheduler:
                 self._release()
                 if self._active or self._waiting or self._busy:
                     idle_since = time.monotonic()
-                elif linger is None or (time.monotonic() - idle_since > linger and self._may_end()):
+                elif (linger is None or time.monotonic() - idle_since > linger) and self._may_end():
                     break
                 on_tick()
                 self._changed.wait(POLL_SECONDS)
@@ -143,7 +144,8 @@ class Scheduler:
             return
         unfinished = [job.set_id for job in self.journal.first_unfinished().values()]
         first = min([*unfinished, *(job.set_id for job in list(self._active.values()))], default=None)
-        done = {n for n, newest in self._waiting.items() if first is None or first > newest}
+        stuck = not self._busy and not self._active
+        done = {n for n, newest in self._waiting.items() if stuck or first is None or first > newest}
         nudges.take(self.common, done)
         for name in done:
             del self._waiting[name]
@@ -158,7 +160,13 @@ class Scheduler:
         waiting = [job for job in first.values() if job.pipeline not in running]
         if not waiting or self._stop.is_set():
             return
-        specs = {n: p.spec for n, p in self.pipelines.all(self.pipelines.head()).items()}
+        try:
+            specs = {n: p.spec for n, p in self.pipelines.all(self.pipelines.head()).items()}
+        except GitpipeError as error:
+            # A broken spec must not end the runner: what is queued waits until it is mended, who waits is told.
+            self.journal.set_meta("trouble", str(error))
+            self._busy = False
+            return
         for job in waiting:
             if len(self._active) >= MAX_JOBS:
                 return
@@ -174,8 +182,9 @@ class Scheduler:
 
     def _run(self, job: JobRow) -> None:
         try:
-            if self._jobs is None:
-                self._jobs = self._make_jobs()
+            with self._making:  # the first jobs may begin together, and one executor serves them all
+                if self._jobs is None:
+                    self._jobs = self._make_jobs()
             state = self._jobs.run(job.seq, self._stop.is_set)
             self._changed.set()  # what depends on it may start
             done = self.journal.job(job.seq) if state is JobState.SUCCESS else None

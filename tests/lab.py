@@ -167,6 +167,11 @@ class Lab:
         """Each line that the stages of a pipeline printed, of all jobs."""
         return [line.message for line in self.project.jobs.logs(pipeline=pipeline)]
 
+    def prune(self) -> None:
+        """Have git forget all that no ref names."""
+        self.git("reflog", "expire", "--expire=now", "--expire-unreachable=now", "--all")
+        self.git("gc", "-q", "--prune=now")
+
     def forget(self) -> None:
         """Delete the local state (I1)."""
         import shutil

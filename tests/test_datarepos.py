@@ -5,13 +5,16 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from gitpipe.datarepos import DataRepos
 from gitpipe.errors import BadData, BadName, GitpipeError, NotFound, Refused, UsageError
 from gitpipe.project import init, open_project
+from gitpipe.repo import HEADS, RefUpdate, Signature
 from tests.conftest import Shell
+from tests.lab import EPOCH, Lab
 
 
 @pytest.fixture
@@ -155,3 +158,36 @@ def test_commits(data: DataRepos) -> None:
     sha = data.finish_commit(["training"])
     info = data.inspect_commit([f"training@{opened}"])
     assert (info.sha, info.parent, info.size, info.subject) == (sha, first, 3, "nightly")
+
+
+def test_two_who_append_at_once_both_count(lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab.data("a", {"x": "0"})
+    for name in "12":
+        (tmp_path / name).write_text(name)
+    slow = lab.project
+    change = slow.data._change
+
+    def overtaken(*args: Any) -> str:
+        lab.project.data.put_file(["a", "x"], [str(tmp_path / "2")], append=True)
+        return change(*args)
+
+    monkeypatch.setattr(slow.data, "_change", overtaken)
+    slow.data.put_file(["a", "x"], [str(tmp_path / "1")], append=True)
+    assert lab.files("a") == {"x": "021"}
+
+
+def test_trailers_in_a_data_commit_are_not_its_provenance(lab: Lab) -> None:
+    """A cherry-pick of an output commit takes its message along; the commit is a person's all the same."""
+    lab.data("a", {"x": "1"})
+    lab.pipeline("p", {"a": "/"})
+    lab.run()
+    project = lab.project
+    message = project.repo.commit(lab.head("p")).message
+    old = lab.head("a")
+    who = Signature("Eve <eve@example.org>", EPOCH)
+    forged = project.repo.write_commit(project.repo.commit(old).tree, [old], message, who)
+    assert project.repo.update_refs([RefUpdate(HEADS + "a", forged, old)], "test")
+    info = project.data.inspect_commit(["a"])
+    assert (info.pipeline, info.job, info.provenance) == ("", "", ())
+    assert project.data.inspect_commit([f"a@{forged}"]).sha == forged
+    assert project.history.lineage(["a"])[0].children == ()

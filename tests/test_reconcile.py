@@ -5,6 +5,9 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import pytest
+
+from gitpipe.journal import Cursor
 from tests.lab import Lab
 
 
@@ -163,3 +166,138 @@ def test_every_commit_of_a_diamond_stands_on_one_commit_of_its_source(lab: Lab) 
         assert len({ref.branch for ref in made.origin.provenance}) == len(made.origin.provenance) == 3
     assert lab.files("d") == {"x": "33"}
     assert [len(lab.made(n)) for n in "bcd"] == [len(lab.made("b"))] * 3
+
+
+FAILS_ON_BAD = "if grep -q bad /pfs/a/x; then exit 1; fi; cp /pfs/a/x /pfs/out/x"
+
+
+def test_back_on_good_data_nothing_counts_as_failing(lab: Lab) -> None:
+    """After a reset to the commit before the bad one, its output stands already; the failure is history."""
+    good = lab.data("a", {"x": "good"})
+    lab.pipeline("p", {"a": "/"}, FAILS_ON_BAD)
+    lab.run()
+    lab.data("a", {"x": "bad"})
+    lab.run()
+    lab.git("update-ref", "refs/heads/a", good)
+    lab.run()
+    assert lab.project.jobs.failures() == []
+    assert lab.project.pipelines.list()[0].state == "running"
+    assert lab.run() == []
+    assert len(lab.made("p")) == 1
+
+
+def test_what_failed_upstream_is_not_replaced_by_an_older_output(lab: Lab) -> None:
+    """I5: as long as p has no output for the newest `a`, what reads p is unrunnable, whatever else it reads."""
+    lab.data("a", {"x": "good"})
+    lab.data("b", {"y": "1"})
+    lab.pipeline("p", {"a": "/"}, FAILS_ON_BAD)
+    lab.pipeline("q", {"p": "/", "b": "/"})
+    lab.run()
+    lab.data("a", {"x": "bad"})
+    lab.run()
+    lab.data("b", {"y": "2"})
+    assert "q: unrunnable p failed" in lab.ran()
+    assert len(lab.made("q")) == 1
+    lab.data("a", {"x": "fine"})
+    lab.run()
+    assert lab.files("q") == {"x": "fine", "y": "2"}
+
+
+def test_the_output_of_a_stopped_pipeline_is_read_on_without_local_state(lab: Lab) -> None:
+    """I1: what reads a pipeline that may not run here goes on with what that has made."""
+    a = lab.data("a", {"x": "1"})
+    lab.data("b", {"y": "1"})
+    lab.pipeline("p", {"a": "/"})
+    lab.pipeline("q", {"p": "/", "b": "/"})
+    lab.run()
+    lab.project.pipelines.stop("p")
+    lab.forget()
+    lab.data("b", {"y": "2"})
+    lab.run()
+    assert len(lab.made("q")) == 2
+    assert lab.made("q")[-1].sources == {"a": a, "b": lab.head("b"), "p": lab.head("p")}
+
+
+def test_a_diamond_with_a_stopped_side_waits_for_it(lab: Lab) -> None:
+    """I3: no join of both sides of different age; the start of the pipeline catches up."""
+    lab.data("a", {"x": "1"})
+    lab.pipeline("p", {"a": "/"})
+    lab.pipeline("c", {"a": "/"})
+    lab.pipeline("d", {"p": "/", "c": "/"}, "cat /pfs/p/x /pfs/c/x >/pfs/out/x")
+    lab.run()
+    lab.project.pipelines.stop("p")
+    lab.data("a", {"x": "2"})
+    lab.run()
+    assert lab.files("d") == {"x": "11"}
+    lab.project.pipelines.start("p")
+    lab.run()
+    assert lab.files("d") == {"x": "22"}
+    assert lab.project.jobs.failures() == []
+
+
+def test_a_kill_while_a_backlog_is_queued_does_not_queue_it_twice(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """I2: the sets and what they stand for are written together."""
+    lab.data("a", {"x": "0"})
+    lab.pipeline("p", {"a": "/*"})
+    lab.run()
+    shas = [lab.data("a", {"x": str(n)}) for n in (1, 2, 3)]
+    project = lab.project
+
+    def killed(_: Cursor) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(project.journal, "set_cursor", killed)
+    with pytest.raises(KeyboardInterrupt):
+        project.reconciler.plan()
+    lab.run()
+    assert [m.sources["a"] for m in lab.made("p")[1:]] == shas
+
+
+def test_an_output_branch_that_cannot_be_made_again_is_tried_once(lab: Lab) -> None:
+    """The runner looks every few seconds: a job that fails there must not be queued by each look."""
+    lab.data("a", {"x": "1"})
+    lab.pipeline("p", {"a": "/"}, "cp /pfs/a/x /pfs/out/x && echo more >>/pfs/out/x")
+    lab.run()
+    lab.git("update-ref", "-d", "refs/heads/p")
+    shutil.rmtree(lab.project.blobs.files)
+    (failed,) = lab.run()
+    assert failed.state == "failed"
+    project = lab.project
+    newest = project.journal.newest_set()
+    assert project.reconciler.plan() == newest
+    assert project.journal.unfinished() == []
+
+
+def test_after_gc_of_an_abandoned_output_commit_the_pipeline_goes_on(lab: Lab) -> None:
+    lab.data("a", {"x": "1"})
+    lab.pipeline("p", {"a": "/"})
+    lab.run()
+    lab.data("a", {"x": "2"})
+    lab.run()
+    lab.git("update-ref", "refs/heads/p", lab.made("p")[0].sha)
+    lab.prune()
+    lab.data("a", {"x": "3"})
+    lab.run()
+    assert lab.files("p") == {"x": "3"}
+
+
+def test_sources_at_different_places_are_found_again_from_trailers(lab: Lab) -> None:
+    """I1: one pipeline failed at the newest `a`, others went on; nothing is done twice and nothing is left out."""
+    lab.data("a", {"x": "1"})
+    lab.data("b", {"y": "1"})
+    lab.pipeline("p", {"a": "/"}, FAILS_ON_BAD)
+    lab.pipeline("q", {"a": "/", "b": "/"})
+    lab.pipeline("r", {"p": "/", "b": "/"})
+    lab.run()
+    lab.data("a", {"x": "bad"})
+    for n in (2, 3):
+        lab.data("b", {"y": str(n)})
+    lab.run()
+    before = {name: lab.made(name) for name in "pqr"}
+    lab.forget()
+    lab.run()
+    assert {name: lab.made(name) for name in "pqr"} == before
+    lab.data("a", {"x": "fine"})
+    lab.run()
+    assert lab.files("r") == {"x": "fine", "y": "3"}
+    assert [len(lab.made(name)) - len(before[name]) for name in "pqr"] == [1, 1, 1]

@@ -112,7 +112,7 @@ def write_tree(
 
     Args:
         base: an earlier tree or commit of the branch: what else it holds (a README) stays.
-        config: the ``.dvc/config`` to write where `base` has none, else an empty one.
+        config: the ``.dvc/config`` to write where `base` has none or an empty one.
         extra: further entries by path.
     """
     oid = blobs.put_listing(listing)
@@ -125,7 +125,8 @@ def write_tree(
         (".dvcignore", DVCIGNORE),
         (".gitignore", GITIGNORE),
     ):
-        if base is None or repo.entry(base, path) is None:
+        entry = repo.entry(base, path) if base else None
+        if entry is None or (path == ".dvc/config" and content and not repo.blob(entry.sha)):
             files[path] = Entry(BLOB, repo.write_blob(content))
     files.update(extra or {})
     if base is not None:

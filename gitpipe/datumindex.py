@@ -16,6 +16,7 @@ from gitpipe.blobs import BlobStore
 from gitpipe.blobs.pointers import read_pointer, write_pointer
 from gitpipe.commit import Listing
 from gitpipe.datum import Datum
+from gitpipe.errors import BadData
 from gitpipe.repo import BLOB, Entry, Repo
 
 FOLDER = ".gitpipe/datums"
@@ -38,12 +39,34 @@ def outputs_of(line: str) -> list[tuple[str, str, int]]:
 
 
 def segments(repo: Repo, blobs: BlobStore, commit: str) -> Listing:
-    """Segment name -> md5 of an output commit, in order; empty where it has no index."""
+    """Segment name -> md5 of an output commit, in order; empty where it has no index.
+
+    Raises:
+        BadData: the listing of segments is neither here nor on a remote.
+    """
     entry = repo.entry(commit, POINTER)
     if entry is None:
         return {}
     outs = read_pointer(repo.blob(entry.sha).decode("utf-8", "replace"), POINTER)
+    if outs and not blobs.has(outs[0].md5):
+        blobs.fetch([outs[0].md5])
     return blobs.read_listing(outs[0].md5) if outs else {}
+
+
+def standing(repo: Repo, blobs: BlobStore, commit: str) -> tuple[Listing, dict[str, str]]:
+    """The segments of an output commit and what stands after them.
+
+    Where blobs of the index were lost (a ``dvc gc`` that knew of one branch only), both are empty: the next commit
+    begins a new index, which says all that it has to say.
+    """
+    try:
+        listing = segments(repo, blobs, commit)
+        missing = blobs.missing(listing.values())
+        if missing and blobs.fetch(missing):
+            return {}, {}
+        return listing, state(blobs, listing)
+    except BadData:
+        return {}, {}
 
 
 def lines(blobs: BlobStore, md5: str) -> Iterator[tuple[str, str]]:

@@ -20,7 +20,7 @@ from gitpipe.blobs.dvc import DvcStore
 from gitpipe.commit import SPEC_BRANCH, CommitRef, Listing, check_path, folder_clash, git_branch
 from gitpipe.datatree import read_listing, write_tree
 from gitpipe.datum import Datum
-from gitpipe.errors import GitpipeError
+from gitpipe.errors import BadData, GitpipeError
 from gitpipe.executors import Executor
 from gitpipe.faults import point
 from gitpipe.inputs import Pfs, datums
@@ -267,7 +267,10 @@ class JobRunner:
         commits = list(self.repo.log([head], "--first-parent"))[::-1] if chain is None else chain
         seen: set[str] = set()
         for commit in commits:
-            listing = datumindex.segments(self.repo, self.blobs, commit.sha)
+            try:
+                listing = datumindex.segments(self.repo, self.blobs, commit.sha)
+            except BadData:
+                continue  # lost: what this commit alone knew is not known, and runs again
             for md5 in listing.values():
                 if md5 in seen or (not self.blobs.has(md5) and self.blobs.fetch([md5])):
                     continue
@@ -529,8 +532,7 @@ class JobRunner:
         return self.repo.write_commit(tree, parents, f"keep: {work.pipeline.name} {work.origin.job}\n", who)
 
     def _index(self, work: Work) -> Listing:
-        before = datumindex.segments(self.repo, self.blobs, work.parent) if work.parent else {}
-        stood = datumindex.state(self.blobs, before)
+        before, stood = datumindex.standing(self.repo, self.blobs, work.parent) if work.parent else ({}, {})
         added = {d: line for d, line in work.lines.items() if d in work.all and stood.get(d) != line}
         gone = sorted(set(stood) - set(work.all))
         return datumindex.extend(self.blobs, before, added, gone)

@@ -7,6 +7,7 @@ it; it stands outside the folder because the version names content only.  Knows 
 
 from __future__ import annotations
 
+import functools
 import json
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
@@ -138,10 +139,27 @@ class PipelineStore:
         """The ``.dvc/config`` for a new data branch: before there is any pipeline, that of the branch `init` ran on."""
         if self.head() is not None:
             return self.dvc_config()
-        branch = self.repo.config("gitpipe.").get(INIT_BRANCH, [""])[-1]
-        head = self.repo.ref(branch) if branch else None
+        head = self.repo.ref(self._init_branch) if self._init_branch else None
         entry = self.repo.entry(head, ".dvc/config") if head else None
         return self.repo.blob(entry.sha) if entry else None
+
+    @functools.cached_property
+    def _init_branch(self) -> str:
+        return self.repo.config("gitpipe.").get(INIT_BRANCH, [""])[-1]
+
+    def follow_config(self, heads: Mapping[str, str]) -> None:
+        """Take over the ``.dvc/config`` of the branch that `init` ran on, where a commit there has changed it."""
+        head, commit = heads.get(self._init_branch), self.head()
+        entry = self.repo.entry(head, ".dvc/config") if head and commit else None
+        if head is None or commit is None or entry is None or entry == self.repo.entry(commit, ".dvc/config"):
+            return
+        text = self.repo.blob(entry.sha)
+        if not text and self.dvc_config() is None:
+            return  # as `dvc init` makes it: says nothing
+        last = self.repo.git("log", "-n", "1", "--format=%H", head, "--", ".dvc/config").strip()
+        made = self.repo.commit(last or head)
+        author = Signature(made.author, made.author_time, made.author_zone)
+        self.put({}, {}, f"dvc config: {made.subject}"[:200], author, dvc_config=text, expect=commit)
 
     # -- trust and stopping ------------------------------------------------------------------------------------------
 

@@ -56,6 +56,7 @@ class Reconciler:
         heads = self.repo.refs("refs/heads")
         code = dict(cursor.code) if cursor else {}
         code.update(self.pipelines.follow(code, heads))
+        self.pipelines.follow_config(heads)
         if cursor is None or code != cursor.code:
             self.journal.set_meta("broken", "\n".join(self.pipelines.broken.values()))
         found = self._runnable()

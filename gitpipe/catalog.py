@@ -127,7 +127,7 @@ class Catalog:
             after[spec.name] = fresh
             trees[spec.name] = self.store.build(fresh, origin)
             sources[spec.name] = _source(origin)
-            lines += [f"{spec.name}: {field} has no meaning here and is ignored" for field in spec.ignored]
+            lines += [f"{spec.name}: {field} is not used here and is ignored" for field in spec.ignored]
         created = [name for name in trees if name not in before]
         self.store.check(after, created, self.repo.refs("refs/heads"))
         changed = {n: t for n, t in trees.items() if n not in before or before[n].version != t}
@@ -169,7 +169,7 @@ class Catalog:
         specs = {n: p.spec for n, p in self.store.all(head).items()}
         readers = sorted(n for n, s in specs.items() if name in reads(s))
         if readers and not force:
-            raise Refused(f"{name} is read by pipeline {', '.join(readers)}: delete that first, or use -f")
+            raise Refused(f"{name} is read by {', '.join(readers)}: delete that first, or use -f")
         ref = HEADS + name
         if not keep_repo:
             for tree in self.repo.worktrees():

@@ -87,7 +87,7 @@ class DataRepos:
         specs = {n: p.spec for n, p in self.pipelines.all(self.pipelines.head()).items()}
         readers = sorted(n for n, s in specs.items() if any(leaf.repo == name for leaf in s.input.leaves()))
         if readers and not force:
-            raise Refused(f"{name} is read by pipeline {', '.join(readers)}: delete that first, or use -f")
+            raise Refused(f"{name} is read by {', '.join(readers)}: delete that first, or use -f")
         if name == SPEC_BRANCH:
             raise Refused(f"{name} holds the pipelines: `gitpipe delete-pipeline NAME` deletes one")
         if not self._is_repo(name):
@@ -181,10 +181,11 @@ class DataRepos:
         todo = list(sources) + (_lines_of(from_list) if from_list else [])
         if not todo:
             raise UsageError("put-file: name what to put with -f FILE (or -f - for standard input)")
-        if todo.count("-") and not place.path:
+        if todo.count("-") and (not place.path or words[-1].endswith("/")):
             raise UsageError("put-file: data from standard input needs a path, e.g. `put-file training iris.csv -f -`")
         with tempfile.TemporaryDirectory(prefix="gitpipe-put-") as scratch:
-            target = place.path or ("/" if words[-1].endswith("/") else "")
+            # A slash at the end names a folder to put into, as with cp.
+            target = place.path + ("/" if words[-1].endswith("/") else "")
             pairs = list(self._sources(target, todo, recursive, Path(scratch), stdin))
             put: Listing = {}
             for done, (path, file) in enumerate(pairs):
@@ -216,7 +217,7 @@ class DataRepos:
     def _sources(
         self, target: str, names: Sequence[str], recursive: bool, scratch: Path, stdin: BinaryIO | None
     ) -> Iterator[tuple[str, Path]]:
-        """(path in the repo, file to read) of all that is to be put; `target` "/" is the top, "" none was named."""
+        """(path in the repo, file to read) of all that is put; `target` ends in "/" for a folder, "" is none named."""
         several = len(names) > 1
         for number, name in enumerate(names):
             if name == "-":
@@ -233,7 +234,7 @@ class DataRepos:
                 if not recursive:
                     raise UsageError(f"{name} is a folder: put-file -r takes it with all its files")
                 base = target.strip("/") if target else ("" if path.name in ("", "..") else path.name)
-                yield from self._folder(path, f"{target}/{path.name}" if several and base else base)
+                yield from self._folder(path, f"{base}/{path.name}" if several and base else base)
             elif path.is_file():
                 yield _joined(target, path.name, several), path
             elif path.exists():
@@ -545,9 +546,8 @@ def _finished(held: Commit, message: str | None, commit_id: str) -> str:
 
 
 def _joined(target: str, name: str, several: bool) -> str:
-    if target in ("", "/"):
-        return clean_path(name)
-    return clean_path(f"{target}/{name}") if several else target
+    folder = target.rstrip("/")
+    return clean_path(f"{folder}/{name}") if several or folder != target or not target else target
 
 
 def _base(url: str) -> str:

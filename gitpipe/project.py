@@ -160,18 +160,21 @@ class Project:
         return False
 
     def make_scheduler(self) -> Scheduler:
-        """The scheduler with all that it needs; executors are made when the first job is to run."""
-        executors: list[Executor] = []
+        """The scheduler with all that it needs; its executor is made for the first job, and anew for new settings."""
+        made: list[tuple[Settings, Executor, JobRunner]] = []
         slots = self.blobs.cache / ".gitpipe-slots"
         notes_lock = threading.Lock()
 
-        def make_jobs() -> JobRunner:
+        def job_runner(alone: bool) -> JobRunner:
+            if made and (not alone or Settings.read(self.repo) == made[0][0]):
+                return made[0][2]
+            abort()
             sweep(slots)
             self._sweep_code()
-            executor = open_executor(self.settings.engine, self.settings.ray_address, self.state / "ray")
-            executors.append(executor)
-            settings = JobSettings(self.settings.python, self.settings.sandbox, self.state / "code", slots)
-            return JobRunner(
+            now = Settings.read(self.repo)
+            executor = open_executor(now.engine, now.ray_address, self.state / "ray")
+            settings = JobSettings(now.python, now.sandbox, self.state / "code", slots)
+            jobs = JobRunner(
                 self.repo,
                 self.blobs,
                 self.journal,
@@ -182,6 +185,8 @@ class Project:
                 settings,
                 self._dvc_locks,
             )
+            made.append((now, executor, jobs))
+            return jobs
 
         def after(job: JobRow) -> None:
             self.checkouts.catch_up(HEADS + job.pipeline)
@@ -191,8 +196,8 @@ class Project:
                 self._note(job)
 
         def abort() -> None:
-            for executor in executors:
-                executor.close()
+            while made:
+                made.pop()[1].close()
 
         # A kill between a ref and the working trees on it: these are brought after now.
         self.checkouts.catch_up_all()
@@ -201,7 +206,7 @@ class Project:
             self.journal,
             self.reconciler,
             self.store,
-            make_jobs,
+            job_runner,
             after,
             record,
             abort,

@@ -37,7 +37,7 @@ class Scheduler:
         journal: Journal,
         reconciler: Reconciler,
         pipelines: PipelineStore,
-        jobs: Callable[[], JobRunner],
+        jobs: Callable[[bool], JobRunner],
         after: Callable[[JobRow], None],
         record: Callable[[JobRow], None],
         abort: Callable[[], None],
@@ -45,16 +45,16 @@ class Scheduler:
     ) -> None:
         """
         Args:
-            jobs: makes the `JobRunner` (and with it the executor) when the first job is to run.
+            jobs: gives the `JobRunner`, made when the first job is to run; told whether no other job runs, in which
+                case it may be made anew.
             after: called when a job has succeeded, before it counts as done for `wait`: working trees.
             record: called when it is done: notes.
             abort: ends executors with all that they run.
             close: ends whatever else was started.
         """
         self.common, self.journal, self.reconciler, self.pipelines = common, journal, reconciler, pipelines
-        self._make_jobs, self._after, self._record = jobs, after, record
+        self._job_runner, self._after, self._record = jobs, after, record
         self._abort, self._close = abort, close
-        self._jobs: JobRunner | None = None
         self._making = threading.Lock()
         self._active: dict[int, JobRow] = {}
         self._threads: list[threading.Thread] = []
@@ -183,9 +183,8 @@ class Scheduler:
     def _run(self, job: JobRow) -> None:
         try:
             with self._making:  # the first jobs may begin together, and one executor serves them all
-                if self._jobs is None:
-                    self._jobs = self._make_jobs()
-            state = self._jobs.run(job.seq, self._stop.is_set)
+                jobs = self._job_runner(len(self._active) == 1)
+            state = jobs.run(job.seq, self._stop.is_set)
             self._changed.set()  # what depends on it may start
             done = self.journal.job(job.seq) if state is JobState.SUCCESS else None
             if done is not None:

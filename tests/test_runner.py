@@ -33,6 +33,37 @@ def test_jobs_that_begin_together_share_one_executor(lab: Lab, monkeypatch: pyte
     assert len(made) == 1
 
 
+def test_changed_settings_count_from_the_next_job_on(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A runner may live for hours: who sets another engine meanwhile gets it, without a restart."""
+    asked: list[str] = []
+
+    def noted(engine: str, address: str, scratch: Path) -> Executor:
+        asked.append(engine)
+        return open_executor(engine, address, scratch)
+
+    monkeypatch.setattr(project_module, "open_executor", noted)
+    lab.data("a", {"x": "1"})
+    lab.pipeline("p", {"a": "/"})
+    scheduler = lab.project.make_scheduler()
+    done: list[int] = []
+
+    def tick() -> None:
+        if lab.project.journal.first_unfinished():
+            return
+        if not done:
+            lab.git("config", "gitpipe.engine", "auto")
+            lab.data("a", {"x": "2"})
+            lab.project.reconciler.plan()
+        elif len(done) > 3:
+            scheduler.stop()
+        done.append(1)
+
+    lab.git("config", "gitpipe.engine", "local")
+    scheduler.loop(float("inf"), tick)
+    assert asked == ["local", "auto"]
+    assert lab.files("p") == {"x": "2"}
+
+
 def test_a_broken_spec_does_not_end_the_runner(lab: Lab) -> None:
     """Jobs are queued, then `__spec__` breaks: whoever waits is told, and the jobs run once it is mended."""
     lab.data("a", {"x": "1"})

@@ -202,6 +202,13 @@ class TestPutFile:
             assert get(desk, "training", "x") == expected
         assert desk.git("rev-list", "--count", "training").strip() == "4"
 
+    def test_a_slash_at_the_end_names_a_folder(self, desk: Desk, tmp_path: Path) -> None:
+        (tmp_path / "f3").write_text("three")
+        desk.pipe("put-file", "training@master:dir/", "-f", str(tmp_path / "f3"))
+        desk.pipe("put-file", "training", "master", "/", "-f", str(tmp_path / "f3"))
+        assert desk.repo("training") == ["dir/f3", "f3"]
+        assert "path" in desk.pipe("put-file", "training@master:dir/", "-f", "-", status=2)
+
     def test_url(self, desk: Desk, tmp_path: Path) -> None:
         """A URL is fetched under its last name, or to the path given; one that fails puts nothing."""
         (tmp_path / "served.csv").write_text("by http")

@@ -16,7 +16,7 @@ from gitpipe.blobs import BlobStore
 from gitpipe.blobs.pointers import read_pointer, write_pointer
 from gitpipe.commit import Listing
 from gitpipe.datum import Datum
-from gitpipe.errors import BadData
+from gitpipe.errors import GitpipeError
 from gitpipe.repo import BLOB, Entry, Repo
 
 FOLDER = ".gitpipe/datums"
@@ -65,7 +65,7 @@ def standing(repo: Repo, blobs: BlobStore, commit: str) -> tuple[Listing, dict[s
         if missing and blobs.fetch(missing):
             return {}, {}
         return listing, state(blobs, listing)
-    except BadData:
+    except GitpipeError:  # lost, or the remote that has them is out of reach
         return {}, {}
 
 

@@ -7,6 +7,7 @@ one transaction that names what it replaces (I2, I7); a job that fails publishes
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -20,7 +21,7 @@ from gitpipe.blobs.dvc import DvcStore
 from gitpipe.commit import SPEC_BRANCH, CommitRef, Listing, check_path, folder_clash, git_branch
 from gitpipe.datatree import read_listing, write_tree
 from gitpipe.datum import Datum
-from gitpipe.errors import BadData, GitpipeError
+from gitpipe.errors import GitpipeError
 from gitpipe.executors import Executor
 from gitpipe.faults import point
 from gitpipe.inputs import Pfs, datums
@@ -29,7 +30,7 @@ from gitpipe.journal import JobRow, JobState, Journal
 from gitpipe.pipelines import SPEC_REF, Pipeline, PipelineStore
 from gitpipe.provenance import IDENTITY, Origin, closure, job_id, output_message, read_origin
 from gitpipe.reconcile import Reconciler, Unready
-from gitpipe.repo import BLOB, EXE, HEADS, LINK, Entry, RefUpdate, Repo, Signature
+from gitpipe.repo import BLOB, EXE, HEADS, LINK, Entry, RefUpdate, Repo, Signature, syncfs
 from gitpipe.stage import Result, Stage, Task, TaskInput
 
 KEEP = "refs/gitpipe/keep/"
@@ -230,7 +231,8 @@ class JobRunner:
         outputs = {datum: datumindex.outputs_of(line) for datum, (line, _) in known.items()}
         gone = set(self.blobs.missing(md5 for files in outputs.values() for _, md5, _ in files))
         if gone:
-            gone = set(self.blobs.fetch(sorted(gone)))
+            with contextlib.suppress(GitpipeError):  # a remote out of reach: what is lost is made again
+                gone = set(self.blobs.fetch(sorted(gone)))
         work.committed = sum(committed for _, committed in known.values())
         for datum, (line, committed) in known.items():
             files = outputs[datum]
@@ -269,15 +271,21 @@ class JobRunner:
         for commit in commits:
             try:
                 listing = datumindex.segments(self.repo, self.blobs, commit.sha)
-            except BadData:
+            except GitpipeError:
                 continue  # lost: what this commit alone knew is not known, and runs again
             for md5 in listing.values():
-                if md5 in seen or (not self.blobs.has(md5) and self.blobs.fetch([md5])):
+                if md5 in seen or not self._had(md5):
                     continue
                 seen.add(md5)
                 found = [(d, line) for d, line in datumindex.lines(self.blobs, md5) if '"outputs"' in line]
                 self.journal.remember_datums(name, found, committed=True)
         self.journal.set_indexed_head(name, head)
+
+    def _had(self, md5: str) -> bool:
+        """Whether a blob is here, or could be brought."""
+        with contextlib.suppress(GitpipeError):
+            return self.blobs.has(md5) or not self.blobs.fetch([md5])
+        return False
 
     # -- doing it ----------------------------------------------------------------------------------------------------
 
@@ -406,6 +414,8 @@ class JobRunner:
             elif entry.mode in (BLOB, EXE):
                 place.write_bytes(self.repo.blob(entry.sha))
                 place.chmod(0o555 if entry.mode == EXE else 0o444)
+        # Once it has its name nobody looks into it again: after a power failure an empty script would pass for this one.
+        syncfs(scratch)
         try:
             scratch.rename(target)
         except OSError:

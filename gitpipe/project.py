@@ -26,6 +26,7 @@ from gitpipe.blobs.lock import dvc_locks
 from gitpipe.blobs.place import link_blobs
 from gitpipe.catalog import Catalog
 from gitpipe.checkout import Checkouts
+from gitpipe.commit import SPEC_BRANCH
 from gitpipe.datarepos import DataRepos
 from gitpipe.errors import GitpipeError, NotARepo, Refused, UsageError
 from gitpipe.executors import Executor, open_executor
@@ -35,7 +36,7 @@ from gitpipe.job import Settings as JobSettings
 from gitpipe.joblog import JobLogs
 from gitpipe.jobviews import Jobs, job_info, progress
 from gitpipe.journal import JobRow, Journal
-from gitpipe.pipelines import INIT_BRANCH, PipelineStore
+from gitpipe.pipelines import INIT_BRANCH, SPEC_REF, PipelineStore
 from gitpipe.provenance import IDENTITY
 from gitpipe.reconcile import Reconciler
 from gitpipe.repo import HEADS, Repo
@@ -442,8 +443,20 @@ def init(where: Path) -> list[str]:
     if tracked:
         lines.append("git tracks files below data/ here: use a worktree of its own for each data repo")
     lines.append(f"sandbox: {describe(project.settings.sandbox)}")
-    lines.append("next: gitpipe create-repo training, then gitpipe put-file training -f FILE, or: gitpipe example iris")
+    lines.append(_next_step(repo))
     return lines
+
+
+def _next_step(repo: Repo) -> str:
+    """What to type after `init`: in a clone the pipelines are elsewhere, and git brought one branch only."""
+    heads, remotes = repo.refs("refs/heads"), repo.refs("refs/remotes")
+    for ref in sorted(remotes):
+        remote = ref.removeprefix("refs/remotes/").rpartition("/")[0]
+        if ref.endswith(f"/{SPEC_BRANCH}") and SPEC_REF not in heads:
+            return (
+                f"next: {remote} has pipelines: git branch {SPEC_BRANCH} {remote}/{SPEC_BRANCH}, the same for each repo"
+            )
+    return "next: gitpipe create-repo training, then gitpipe put-file training -f FILE, or: gitpipe example iris"
 
 
 def _note_dvc(repo: Repo) -> None:

@@ -199,7 +199,8 @@ class Repo:
             source = _stdin_file(stdin)
             try:
                 status, out, err = runner.execute(
-                    ["git", *args],
+                    # A signature shown amid the log would be read as part of it.
+                    ["git", "-c", "log.showSignature=false", *args],
                     istream=source,
                     with_extended_output=True,
                     with_exceptions=False,

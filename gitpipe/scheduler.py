@@ -6,7 +6,6 @@ what a job is (`gitpipe.job`) nor why there is one (`gitpipe.reconcile`).
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
 import traceback
@@ -196,10 +195,13 @@ class Scheduler:
             # A bug must fail this job, not leave it running for ever nor end the runner.
             traceback.print_exc()
             reason = str(error) if isinstance(error, GitpipeError) else f"internal error: {error!r}, see runner.log"
-            with contextlib.suppress(Exception):
+            try:
                 current = self.journal.job(job.seq)
                 if current is not None and not current.state.over:
                     self.journal.update_job(job.seq, state=JobState.FAILED, finished=time.time(), reason=reason)
+            except Exception:
+                # The disk is full, say: the job is tried again, but not twenty times a second.
+                self._stop.wait(LOOK_SECONDS)
         finally:
             self._active.pop(job.seq, None)
             self._changed.set()

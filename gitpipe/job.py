@@ -414,7 +414,7 @@ class JobRunner:
             elif entry.mode in (BLOB, EXE):
                 place.write_bytes(self.repo.blob(entry.sha))
                 place.chmod(0o555 if entry.mode == EXE else 0o444)
-        # Once it has its name nobody looks into it again: after a power failure an empty script would pass for this one.
+        # Once it has its name nobody looks into it: after a power failure an empty script would pass for this one.
         syncfs(scratch)
         try:
             scratch.rename(target)

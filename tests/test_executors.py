@@ -226,7 +226,7 @@ def test_ray_node_without_our_files(kit: Kit, on_ray: RayExecutor) -> None:
 
 
 def test_ray_actor_and_raylet_killed(kit: Kit, on_ray: RayExecutor) -> None:
-    """Lost datums, then a new actor; Ray is started again once, and the second time it is a failure."""
+    """Lost datums, then a new actor; Ray is started again after each breakdown, as it has run something since."""
     stage = kit.stage("sh", "-c", f"test -e /pfs/in/f0 && sleep {seconds(98773)}; true")
 
     def lose(kill: Callable[[], None]) -> list[Result]:
@@ -241,9 +241,11 @@ def test_ray_actor_and_raylet_killed(kit: Kit, on_ray: RayExecutor) -> None:
     assert lose(lambda: kill_all("raylet/raylet"))[0].lost
     assert next(on_ray.run(stage, tasks(kit, 2)[1:], 1)).ok
     assert lose(lambda: kill_all("gcs/gcs_server"))[0].lost
-    with pytest.raises(StageFailed, match="Ray cannot be used: its processes ended unexpectedly"):
-        list(on_ray.run(stage, tasks(kit, 2)[1:], 1))
+    assert next(on_ray.run(stage, tasks(kit, 2)[1:], 1)).ok
     assert not processes_with(seconds(98773))
+    on_ray.close()  # a process has one Ray at a time, and the tests below start their own
+    with pytest.raises(StageFailed):
+        list(on_ray.run(stage, tasks(kit, 2)[1:], 1))
 
 
 def wait_for(text: str) -> None:
@@ -269,7 +271,7 @@ def test_auto_begins_locally_and_goes_on_with_ray(kit: Kit, tmp_path: Path) -> N
 
         def source() -> Iterator[Task]:
             for number in range(100_000):
-                if engines.count("ray") > 10:
+                if engines.count("ray") > 10 or executor.warning:
                     return
                 yield kit.task({"x": b"1"}, datum=f"d{number}")
 

@@ -169,7 +169,7 @@ class Catalog:
         specs = {n: p.spec for n, p in self.store.all(head).items()}
         readers = sorted(n for n, s in specs.items() if name in reads(s))
         if readers and not force:
-            raise Refused(f"{name} is read by {', '.join(readers)}: delete that first, or use -f")
+            raise Refused(f"{name} is read by pipeline {', '.join(readers)}: delete that first, or use -f")
         ref = HEADS + name
         if not keep_repo:
             for tree in self.repo.worktrees():

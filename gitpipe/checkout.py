@@ -23,6 +23,7 @@ from gitpipe.repo import HEADS, RefUpdate, Repo, Worktree
 from gitpipe.scan import printable
 
 BLOB_MARK = "gitpipe-data"
+LEFT_BEHIND = 3  # so many commits back a working tree is looked for that a kill left behind
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,8 @@ class Checkouts:
         trees = self._on(ref)
         for tree in trees:
             why = self._dirty(tree, old)
+            if why and strict and self._left_behind(tree, old):
+                why = self._dirty(tree, old)
             if why and strict:
                 raise Refused(f"{ref.removeprefix(HEADS)} is checked out in {tree.top}, where {why}: commit it first")
         if not self.repo.update_refs([RefUpdate(ref, new, old), *also], reason):
@@ -62,6 +65,24 @@ class Checkouts:
         for tree in trees:
             self._follow(tree, old, new)
         return True
+
+    def _left_behind(self, tree: Worktree, head: str) -> bool:
+        """Whether a kill left this working tree one of the last few commits behind its branch; then it is brought on.
+
+        Index, tracked files and ``data/`` are all those of that commit, so nothing of the user's is in them.  (A revert
+        that is staged by hand has the index of an earlier commit, but not its ``data/``.)
+        """
+        stamp = workdata.read_stamp(tree.git_dir)
+        commit = head
+        for _ in range(LEFT_BEHIND):
+            parents = self.repo.commit(commit).parents
+            if stamp is None or not parents:
+                return False
+            commit = parents[0]
+            if self._oid(commit) == stamp.oid and not self._dirty(tree, commit):
+                self._follow(tree, commit, head)
+                return True
+        return False
 
     def catch_up(self, ref: str) -> list[Behind]:
         """Bring the clean working trees on `ref` to where it is now; those that cannot be.

@@ -87,7 +87,7 @@ class DataRepos:
         specs = {n: p.spec for n, p in self.pipelines.all(self.pipelines.head()).items()}
         readers = sorted(n for n, s in specs.items() if any(leaf.repo == name for leaf in s.input.leaves()))
         if readers and not force:
-            raise Refused(f"{name} is read by {', '.join(readers)}: delete that first, or use -f")
+            raise Refused(f"{name} is read by pipeline {', '.join(readers)}: delete that first, or use -f")
         if name == SPEC_BRANCH:
             raise Refused(f"{name} holds the pipelines: `gitpipe delete-pipeline NAME` deletes one")
         if not self._is_repo(name):

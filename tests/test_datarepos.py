@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from gitpipe.checkout import Checkouts
 from gitpipe.datarepos import DataRepos
 from gitpipe.errors import BadData, BadName, GitpipeError, NotFound, Refused, UsageError
 from gitpipe.project import init, open_project
@@ -191,3 +192,23 @@ def test_trailers_in_a_data_commit_are_not_its_provenance(lab: Lab) -> None:
     assert (info.pipeline, info.job, info.provenance) == ("", "", ())
     assert project.data.inspect_commit([f"a@{forged}"]).sha == forged
     assert project.history.lineage(["a"])[0].children == ()
+
+
+def test_a_working_tree_that_a_kill_left_behind_is_brought_on(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """I6: killed between the branch and its working tree, put-file must not be refused ever after."""
+    lab.data("a", {"x": "1"})
+    tree = lab.root.parent / "a-tree"
+    lab.git("worktree", "add", "-q", str(tree), "a")
+    data = lab.project.data
+    lab.project.checkouts.refresh(tree)
+    source = lab.root.parent / "y"
+    source.write_text("2")
+    with monkeypatch.context() as killed:
+        killed.setattr(Checkouts, "_follow", lambda *_: None)
+        data.put_file(["a", "y"], [str(source)])
+    assert not (tree / "data" / "y").exists()
+    data.put_file(["a", "z"], [str(source)])
+    assert sorted(path.name for path in (tree / "data").iterdir()) == ["x", "y", "z"]
+    (tree / "data" / "x").write_text("mine")
+    with pytest.raises(Refused, match="not committed"):
+        data.put_file(["a", "w"], [str(source)])

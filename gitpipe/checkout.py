@@ -6,6 +6,7 @@ holds; ``gitpipe add`` turns ``data/`` into a pointer in the index.  What happen
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -331,6 +332,12 @@ class Checkouts:
                 f"the files of {branch} are not here, and would be lost: `dvc pull` brings them "
                 "(or `gitpipe add --force` to go on without them)"
             )
+        if stamp is None and base and set(wanted) == {DATA} and self._born(tree) and not self._any_here(tree, base):
+            # A worktree that was made without hooks (core.hooksPath, GITPIPE=0), or with data/ removed since.
+            raise Refused(
+                f"the files of {branch} were never brought here, and would be deleted: `gitpipe add {DATA}/FILE` "
+                f"adds to them, `dvc checkout` brings them (or `gitpipe add --force {DATA}`)"
+            )
         if stamp is None or stamp.branch != branch or not self._born(tree):
             return
         if stamp.oid == self._oid(tree.head or "") or self.repo.git("status", "--porcelain", POINTER, cwd=tree.top):
@@ -340,6 +347,11 @@ class Checkouts:
                 f"{DATA}/ holds the files of another commit than the one that {branch} was reset to: "
                 f"`git switch {branch}` brings its own, and keeps what you changed (or `gitpipe add --force`)"
             )
+
+    def _any_here(self, tree: Worktree, base: str) -> bool:
+        """Whether ``data/`` has a file of any name that the listing `base` has, or that has none."""
+        listing = self.blobs.read_listing(base)
+        return not listing or any(os.path.lexists(tree.top / DATA / path) for path in listing)
 
     def _left_out(self, tree: Worktree) -> Listing:
         """Amidst a merge that ended in a conflict of ``data.dvc``: what the other side added or changed."""

@@ -51,6 +51,7 @@ PYTHON = "gitpipe.python"
 CACHE = "gitpipe.cache"
 SHOWN = "shown"  # in the journal: the newest job whose end `wait` or `run` has shown
 MAX_STARTS = 15
+MAX_PATH = 480  # of the common git dir: SQLite takes 512 bytes, with the names of its files
 OnProgress = Callable[[Sequence[Progress]], None]
 
 
@@ -421,8 +422,13 @@ def open_project(where: Path) -> Project:
 
 
 def init(where: Path) -> list[str]:
-    """Make a repository ready; lines that say what was done and what to type next.  Twice is harmless."""
+    """Make a repository ready; lines that say what was done and what to type next.  Twice is harmless.
+
+    Raises:
+        Refused: its path is one that git's worktrees or SQLite cannot live with.
+    """
     repo = Repo(where)
+    _check_path(repo.common)
     lines: list[str] = []
     if repo.config(PYTHON):
         lines.append(f"gitpipe is set up in {repo.top or repo.common} already; looked everything over again")
@@ -457,6 +463,15 @@ def _next_step(repo: Repo) -> str:
                 f"next: {remote} has pipelines: git branch {SPEC_BRANCH} {remote}/{SPEC_BRANCH}, the same for each repo"
             )
     return "next: gitpipe create-repo training, then gitpipe put-file training -f FILE, or: gitpipe example iris"
+
+
+def _check_path(common: Path) -> None:
+    """Before anything is written there."""
+    if "\n" in str(common):
+        raise Refused(f"the path {str(common)!r} has a line break in it: move the repository elsewhere")
+    length = len(os.fsencode(common))
+    if length > MAX_PATH:
+        raise Refused(f"the path of this git dir has {length} bytes, at most {MAX_PATH} work: move the repository up")
 
 
 def _note_dvc(repo: Repo) -> None:

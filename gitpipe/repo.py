@@ -158,7 +158,7 @@ class Repo:
         self.bare = bare == "true"
         self.top: Path | None = (where.resolve() / "".join(up)).resolve() if inside == "true" else None
         try:
-            self._repo = git.Repo(str(self.top or self.git_dir))
+            self._repo = git.Repo(str(self.top or self.git_dir), expand_vars=False)  # a `$` may be part of a name
         except (InvalidGitRepositoryError, NoSuchPathError, ValueError) as error:
             raise NotARepo(f"{where}: git repository of a kind that is not supported ({error})") from error
         self._lock = threading.RLock()

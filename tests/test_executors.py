@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import threading
@@ -191,6 +192,7 @@ def test_ray_runs_the_same(kit: Kit, on_ray: RayExecutor, monkeypatch: pytest.Mo
     assert {result.environment["engine"] for result in results} == {"ray"}
 
 
+@pytest.mark.skipif(not HAS_SANDBOX, reason="bubblewrap does not work here")
 def test_ray_token_is_invisible_to_stages(kit: Kit, on_ray: RayExecutor) -> None:
     on_ray.wait_ready()
     token = os.environ["RAY_AUTH_TOKEN"]
@@ -214,11 +216,11 @@ def test_ray_refuses_who_has_no_token(kit: Kit, on_ray: RayExecutor) -> None:
 
 def test_ray_node_without_our_files(kit: Kit, on_ray: RayExecutor) -> None:
     """Blobs and code go through the call, as to another machine."""
-    kit.script("lib/go.sh", "#!/bin/sh\nset -e\ncp /pfs/in/* /pfs/out/\nhead -c 40000000 /dev/zero > /pfs/out/big\n")
+    kit.script("lib/go.sh", "#!/bin/sh\nset -e\ncp $1/* $2\nhead -c 40000000 /dev/zero > $2/big\n")
     on_ray.wait_ready()
     apart = RayExecutor(None, kit.slots.parent / "scratch", shared=False)
     apart.ready, apart._nodes, apart.start = on_ray.ready, on_ray._nodes, lambda: None  # type: ignore[method-assign]
-    (result,) = apart.run(kit.stage("lib/go.sh"), [kit.task({"x": b"y" * 40_000_000})], 1)
+    (result,) = apart.run(kit.stage("lib/go.sh", "/pfs/in", "/pfs/out"), [kit.task({"x": b"y" * 40_000_000})], 1)
     assert result.ok, result
     assert {path: len(data) for path, data in kit.contents(result).items()} == {"x": 40_000_000, "big": 40_000_000}
     assert list(kit.slots.iterdir()) == []
@@ -226,7 +228,7 @@ def test_ray_node_without_our_files(kit: Kit, on_ray: RayExecutor) -> None:
 
 
 def test_ray_actor_and_raylet_killed(kit: Kit, on_ray: RayExecutor) -> None:
-    """Lost datums, then a new actor; Ray is started again after each breakdown, as it has run something since."""
+    """Lost datums, then a new actor, or a new Ray: as often as it breaks down, if it ran something in between."""
     stage = kit.stage("sh", "-c", f"test -e /pfs/in/f0 && sleep {seconds(98773)}; true")
 
     def lose(kill: Callable[[], None]) -> list[Result]:
@@ -243,7 +245,7 @@ def test_ray_actor_and_raylet_killed(kit: Kit, on_ray: RayExecutor) -> None:
     assert lose(lambda: kill_all("gcs/gcs_server"))[0].lost
     assert next(on_ray.run(stage, tasks(kit, 2)[1:], 1)).ok
     assert not processes_with(seconds(98773))
-    on_ray.close()  # a process has one Ray at a time, and the tests below start their own
+    on_ray.close()  # a process has one Ray, and the next test wants its own
     with pytest.raises(StageFailed):
         list(on_ray.run(stage, tasks(kit, 2)[1:], 1))
 
@@ -270,8 +272,9 @@ def test_auto_begins_locally_and_goes_on_with_ray(kit: Kit, tmp_path: Path) -> N
         assert executor.ray._thread is None  # one datum is no reason to start Ray
 
         def source() -> Iterator[Task]:
-            for number in range(100_000):
-                if engines.count("ray") > 10 or executor.warning:
+            end = time.monotonic() + 90
+            for number in itertools.count():
+                if engines.count("ray") > 10 or time.monotonic() > end:
                     return
                 yield kit.task({"x": b"1"}, datum=f"d{number}")
 

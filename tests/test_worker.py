@@ -182,9 +182,23 @@ def test_without_sandbox_paths_are_rewritten_and_hard_coded_ones_explained(kit: 
     kit.script("fixed.py", "open('/pfs/in/x')")
     result = kit.run("python", "fixed.py", sandbox="none", files={"x": b""})
     assert result.error.startswith("exit status 1 (no sandbox here")
+    hint = "no sandbox here, so /pfs does not exist; install bubblewrap, or take the paths from the arguments"
+    kit.script("quiet.sh", "cp /pfs/in/* /pfs/out 2> /dev/null")
+    assert kit.run("sh", "quiet.sh", sandbox="none").error == f"exit status 1 ({hint}: quiet.sh names it)"
     paths = PathMap("/s/pfs", "/c")
     rewritten = paths.rewrite("cp /pfs/a --to=/pfs/out /pfsx a/pfs '/code/x' /pfs $(ls /pfs) /codex /pfs:/pfs/b")
     assert rewritten == "cp /s/pfs/a --to=/s/pfs/out /pfsx a/pfs '/c/x' /s/pfs $(ls /s/pfs) /codex /s/pfs:/s/pfs/b"
+
+
+def test_without_sandbox_finding_nothing_in_a_hard_coded_folder_is_no_success(kit: Kit) -> None:
+    """A glob over /pfs finds nothing where there is no /pfs, and no program complains of that."""
+    kit.script("sub/look.py", "import glob\nfor f in glob.glob('/pfs/in/*'): open('/pfs/out/x', 'w')\n")
+    for more in (("python", "sub/look.py"), ("python", "/code/sub/look.py")):
+        failed = kit.run(*more, sandbox="none", files={"x": b""})
+        assert failed.error.startswith("no output (no sandbox here") and "sub/look.py names it" in failed.error
+    assert not kit.run("python", "look.py", sandbox="none", working_dir="/code/sub").ok
+    kit.script("commented.sh", "# sh commented.sh /pfs/in\nls $1 x/pfs /pfsx; true")
+    assert kit.run("sh", "commented.sh", "/pfs/in", sandbox="none").ok
 
 
 def test_without_sandbox_a_path_with_spaces_is_no_trouble(tmp_path: Path) -> None:
@@ -303,6 +317,30 @@ def test_user_code_cannot_kill_its_agent(kit: Kit) -> None:
     worker = kit.worker(kit.stage("sh", "-c", "kill -9 -1; kill -9 1"))
     worker.run(kit.task())
     assert worker.alive and not worker.run(kit.task()).lost
+
+
+def test_without_sandbox_what_outlives_a_killed_agent_is_ended_by_the_sweep(kit: Kit) -> None:
+    """Agent and owner may be killed together, as Ray does with a lost actor's children."""
+    program = (
+        "import sys; sys.path[:0] = sys.argv[2:4]\n"
+        "from pathlib import Path; from stagekit import Kit\n"
+        "Kit(Path(sys.argv[1])).sh(f'sleep {sys.argv[4]}; true', sandbox='none')\n"
+    )
+    base, here = kit.slots.parent / "other", Path(__file__).parent
+    argv = [sys.executable, "-c", program, str(base), str(here), str(here.parent), seconds(98768)]
+    owner = subprocess.Popen(argv)
+    while not processes_with(f"sleep\0{seconds(98768)}"):
+        assert owner.poll() is None
+        time.sleep(0.02)
+    os.kill(owner.pid, signal.SIGSTOP)
+    for pid in processes_with(f"outside\0{owner.pid}\0"):
+        os.kill(pid, signal.SIGKILL)
+    owner.kill()
+    owner.wait()
+    time.sleep(0.1)
+    assert processes_with(f"sleep\0{seconds(98768)}")
+    assert sweep(base / "slots") == ["slot0"]
+    wait_until_gone(seconds(98768))
 
 
 @both

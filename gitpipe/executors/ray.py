@@ -318,6 +318,13 @@ class RayExecutor:
     def uses(self, slots_dir: Path) -> None:
         self._slots_dirs.add(slots_dir)
 
+    def sweep(self) -> None:
+        """Without a sandbox, user code outlives an actor that was killed; on this machine it is ended with its slot."""
+        if self._address is None:
+            for folder in list(self._slots_dirs):
+                with contextlib.suppress(OSError):
+                    sweep(folder)
+
 
 class _Host:
     """Our end of one actor."""
@@ -429,6 +436,7 @@ class RaySeat:
             if self._host is not None:
                 self._host.lost = True
             time.sleep(2 * _BEAT)  # let the watcher find out whether more is lost than this actor
+            self._executor.sweep()
             return [Result(task.datum, error=f"the worker's node was lost: {error}", lost=True) for task in tasks]
         self._executor.works()
         took = time.monotonic() - start

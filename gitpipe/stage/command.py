@@ -14,6 +14,8 @@ from gitpipe.stage.sandbox import is_masked
 # A path that begins here: what stands before must not be part of a path itself (`a/pfs`, `$X/pfs` are others).
 _START = r"(?<![\w./\-~})*?\]])"
 _ABSOLUTE = re.compile(_START + r"/[\w.+@-][\w./+@-]*")
+_HARD_CODED = re.compile(rb"(?m)^(?!\s*(?:#|//|--|%)).*?(?<![\w./\-~}])/pfs(?![\w.+@-])")
+_MAX_SCRIPT = 1 << 20
 _OURS = re.compile(_START + r"/(pfs|code)(?=/|$|[^\w.+@-])")
 
 
@@ -54,6 +56,22 @@ def prepare(stage: Stage, paths: PathMap, sandboxed: bool) -> Command:
         stdin = "".join(paths.rewrite(from_code(line)) + "\n" for line in stage.stdin)
     note = "; ".join(f"{path}: taken from the pipeline's code" for path in taken)
     return Command(argv, stdin, paths.rewrite(stage.working_dir or "/code"), note)
+
+
+def hard_coding(stage: Stage) -> str:
+    """The first script of the command, in the code tree, that names ``/pfs`` outside of comment lines; "" if none."""
+    for word in stage.cmd:
+        name = word.removeprefix("/code/")
+        folders = (stage.working_dir.removeprefix("/code").strip("/"), "")
+        for path in (os.path.join(stage.code_dir, folder, name) for folder in folders if not name.startswith("/")):
+            try:
+                with open(path, "rb") as file:
+                    text = file.read(_MAX_SCRIPT)
+            except (OSError, ValueError):
+                continue
+            if _HARD_CODED.search(text):
+                return name
+    return ""
 
 
 def _from_code(text: str, code: str, sandboxed: bool, taken: dict[str, None]) -> str:

@@ -7,7 +7,8 @@
                      tmp/, home/   TMPDIR and HOME where there is no sandbox
                      stderr   what the sandbox itself has to say
 
-Knows nothing of processes' contents; plain system calls, since a datum may be a matter of a millisecond.
+Of processes it knows only that those of a slot without a sandbox carry its mark.  Plain system calls, since a datum
+may be a matter of a millisecond.
 """
 
 from __future__ import annotations
@@ -17,14 +18,19 @@ import errno
 import fcntl
 import os
 import shutil
+import signal
 import stat
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from gitpipe.commit import check_path
 from gitpipe.errors import BadData
 from gitpipe.stage import Task
+
+MARK = "GITPIPE_SLOT"
+"""The environment variable by which a process that runs without a sandbox names its slot directory."""
 
 _NO_LINK = frozenset({errno.EXDEV, errno.EMLINK, errno.EPERM, errno.EACCES, errno.ENOTSUP, errno.ENOSYS})
 """Another file system, too many links, a file of another user's (protected_hardlinks), a file system without links."""
@@ -158,18 +164,30 @@ def remove_slot(path: str) -> None:
 
 def sweep(slots_dir: Path) -> list[str]:
     """Remove the slots whose owners are dead (killed, machine restarted); the names of those removed."""
-    gone = []
     try:
         names = sorted(os.listdir(slots_dir))
     except FileNotFoundError:
         return []
-    for name in names:
-        path = f"{slots_dir}/{name}"
-        if not os.path.isdir(path) or not _abandoned(path):
-            continue
-        remove_slot(path)
-        gone.append(name)
+    gone = [name for name in names if os.path.isdir(f"{slots_dir}/{name}") and _abandoned(f"{slots_dir}/{name}")]
+    kill_marked([f"{slots_dir}/{name}" for name in gone])
+    for name in gone:
+        remove_slot(f"{slots_dir}/{name}")
     return gone
+
+
+def kill_marked(slots: Sequence[str]) -> None:
+    """Kill what killed agents left behind without a sandbox: found by the mark in the environment."""
+    if not slots or not os.path.isdir("/proc/self"):
+        return
+    wanted = {f"{MARK}={slot}".encode("utf-8", "surrogateescape") for slot in slots}
+    for name in os.listdir("/proc"):
+        if not name.isdigit():
+            continue
+        with contextlib.suppress(OSError):
+            with open(f"/proc/{name}/environ", "rb") as file:
+                marked = not wanted.isdisjoint(file.read().split(b"\0"))
+            if marked:
+                os.kill(int(name), signal.SIGKILL)
 
 
 def _abandoned(path: str) -> bool:

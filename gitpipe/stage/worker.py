@@ -6,7 +6,6 @@ which datums there are.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import platform
@@ -25,11 +24,10 @@ from typing import Any
 from gitpipe.errors import BadData, StageFailed
 from gitpipe.stage import MAX_LOG, Result, Stage, Task
 from gitpipe.stage import outputs as outputs_
-from gitpipe.stage.command import PathMap, prepare
+from gitpipe.stage.command import PathMap, hard_coding, prepare
 from gitpipe.stage.sandbox import AGENT, HOME, bubblewrap, detect, inherited_environment, library_environment
-from gitpipe.stage.slot import Slot
+from gitpipe.stage.slot import MARK, Slot, kill_marked
 
-_MARK = "GITPIPE_SLOT"
 _PLAIN = re.compile(r"[\w./+@-]+\Z", re.ASCII)
 _HINT = "no sandbox here, so /pfs does not exist; install bubblewrap, or take the paths from the arguments"
 
@@ -95,6 +93,9 @@ class Worker:
             answer, log = agent.ask(self._request(task))
             error = self._verdict(answer, log)
             outputs = () if error else self._collect(task)
+            if not error and not outputs and not self._sandboxed and hard_coding(self._stage):
+                # It looked for its input where nothing is: an empty result would be a wrong one.
+                error = f"no output ({self._hint()})"
         except BadData as bad:
             self._clean()
             return self._result(task, error=str(bad))
@@ -155,7 +156,12 @@ class Worker:
         if code == 0 or code in self._stage.accept_return_code:
             return ""
         said = f"exit status {code}" if isinstance(code, int) and code >= 0 else f"killed by {_signal_name(code)}"
-        return f"{said} ({_HINT})" if not self._sandboxed and re.search(rb"/pfs\b", log) else said
+        blind = not self._sandboxed and (re.search(rb"/pfs\b", log) or hard_coding(self._stage))
+        return f"{said} ({self._hint()})" if blind else said
+
+    def _hint(self) -> str:
+        script = hard_coding(self._stage)
+        return f"{_HINT}: {script} names it" if script else _HINT
 
     def _environment(self, inherited: dict[str, str]) -> dict[str, str]:
         """What every datum of the stage gets; the spec's own values win."""
@@ -168,7 +174,7 @@ class Worker:
         if not self._sandboxed:
             env = {**library_environment(inherited), **env}
             env["PYTHONDONTWRITEBYTECODE"] = "1"  # the code tree is writable here, and is not the stage's to change
-            env[_MARK] = self._slot.path
+            env[MARK] = self._slot.path
         env.update((name, self._paths.rewrite(value)) for name, value in self._stage.env)
         return env
 
@@ -209,7 +215,7 @@ class Worker:
         if agent is not None:
             agent.kill()
         if not self._sandboxed:
-            kill_marked(self._slot.path)
+            kill_marked([self._slot.path])
         self._slot.remove()
         if self._alias:
             shutil.rmtree(self._alias, ignore_errors=True)
@@ -300,21 +306,6 @@ def _signal_name(code: object) -> str:
     except ValueError:
         return f"signal {-code}"
     return f"{name} (out of memory?)" if name == "SIGKILL" else name
-
-
-def kill_marked(slot: str) -> None:
-    """Kill what a killed agent left behind without a sandbox: found by the mark in the environment."""
-    wanted = f"{_MARK}={slot}".encode()
-    if not os.path.isdir("/proc/self"):
-        return
-    for name in os.listdir("/proc"):
-        if not name.isdigit():
-            continue
-        with contextlib.suppress(OSError):
-            with open(f"/proc/{name}/environ", "rb") as file:
-                marked = wanted in file.read().split(b"\0")
-            if marked:
-                os.kill(int(name), signal.SIGKILL)
 
 
 # --- starting processes ---------------------------------------------------------------------------------------------

@@ -416,6 +416,19 @@ def test_bare_empty_detached(tmp_path: Path, sh: Shell, monkeypatch: pytest.Monk
         refuses(tmp_path / kind, [(["add", "data"], 1, words)])
 
 
+def test_paths_that_cannot_be(tmp_path: Path, sh: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is done where git's worktrees or SQLite would fail later; a `$` is part of a name like any other."""
+    monkeypatch.setenv("HERE", "elsewhere")
+    names = {"line\nbreak": "has a line break", "/".join(["long" * 50] * 3): "at most 480 work", "a $HERE": ""}
+    for name, problem in names.items():
+        top = tmp_path / name
+        top.mkdir(parents=True)
+        sh("git init -q", top)
+        said = sh("gitpipe init", top, status=1 if problem else 0, stderr=True)
+        assert problem in said and "Warning" not in said
+        assert bool(sh("git config --get-regexp ^gitpipe || true", top)) is not bool(problem)
+
+
 def test_git_does_not_know_who_you_are(repo: Path, sh: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without user.name, as without HOME, commits are refused; what only reads goes on, and so do jobs."""
     pipelines(repo, spec())

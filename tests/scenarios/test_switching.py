@@ -614,3 +614,33 @@ def test_at_random(desk: Desk, seed: int) -> None:
             person.step()
         person.check()
     assert listed(desk.top, "training") is not None
+
+
+def test_a_worktree_made_without_hooks_loses_no_files(desk: Desk, tmp_path: Path) -> None:
+    """I6: what never came into ``data/`` was not deleted by anybody; adding a file keeps it, `--force` drops it."""
+    desk.git("switch", "-q", "training")
+    desk.commit(one="1", d__two="2")
+    desk.git("switch", "-q", "main")
+    top = tmp_path / "without hooks"
+    desk.git("-c", "core.hooksPath=/dev/null", "worktree", "add", "-q", str(top), "training")
+    bare = Desk(top)
+    bare.write(three="3")
+    assert "the files of training were never brought here" in bare.pipe("add", "data", status=1)
+    assert bare.git("status", "--short") == ""
+    bare.pipe("add", "data/three")
+    bare.git("-c", "core.hooksPath=/dev/null", "commit", "-qm", "three")
+    assert desk.repo("training") == ["d/two", "one", "three"]
+
+
+def test_a_worktree_made_without_hooks_and_filled_by_dvc(desk: Desk, tmp_path: Path, sh: Shell) -> None:
+    """I6: deletions count where the files were there."""
+    desk.git("switch", "-q", "training")
+    desk.commit(one="1", two="2")
+    desk.git("switch", "-q", "main")
+    top = tmp_path / "filled"
+    desk.git("-c", "core.hooksPath=/dev/null", "worktree", "add", "-q", str(top), "training")
+    filled = Desk(top)
+    filled.data.mkdir()
+    filled.pipe("add", "data", status=1)
+    sh("dvc checkout -q && rm data/one", top)
+    assert "1 deleted" in filled.pipe("add", "data")

@@ -23,6 +23,10 @@ from gitpipe.stage import Result, Stage, Task
 COPY = "cp /pfs/in/* /pfs/out/"
 
 
+# One process after the other, in this order: a process has one Ray, and two cores do not start two at once in time.
+pytestmark = pytest.mark.xdist_group("ray")
+
+
 @pytest.fixture
 def kit(tmp_path: Path) -> Iterator[Kit]:
     kit = Kit(tmp_path)

@@ -523,6 +523,7 @@ def test_commands_killed_at_random(scratch: Path, sh: Shell) -> None:
     assert names() == {"upper", "total", "upper2", "total2"}, "all of a file's pipelines or none"
 
 
+@pytest.mark.xdist_group("ray")
 def test_ray_killed(chain: Chain, gate: Gate) -> None:
     """I2: Ray's raylet, then its gcs, are killed amid a datum; Ray is started again and the datum runs again."""
     chain.config(engine="ray", linger=60)

@@ -215,6 +215,7 @@ def test_an_output_branch_that_is_checked_out(stage: Stage) -> None:
     assert stage("gitpipe get-file p x") == "4"
 
 
+@pytest.mark.xdist_group("ray")
 def test_ten_slots_on_ray(stage: Stage) -> None:
     """`"constant": "10"` gives ten worker slots; embedded Ray wants a token, which no stage sees."""
     stage("git config gitpipe.engine ray")
@@ -231,6 +232,7 @@ def test_ten_slots_on_ray(stage: Stage) -> None:
     end_runner(stage.root)
 
 
+@pytest.mark.xdist_group("ray")
 def test_a_ray_cluster_that_runs_already(stage: Stage, sh: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     """`gitpipe.rayAddress`: workers live on a cluster that somebody else started, and it lives on after us."""
     port = 20000 + stage.root.stat().st_ino % 20000

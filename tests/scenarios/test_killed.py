@@ -398,7 +398,7 @@ def test_interrupted(gated: Chain, gate: Gate) -> None:
     assert waiting.stdout
     waiting.stdout.readline()
     kill(waiting.pid, signal.SIGINT)
-    said, _ = waiting.communicate(timeout=20)
+    said, _ = waiting.communicate(timeout=90)
     assert waiting.returncode == 130 and "Traceback" not in said, said
     assert gated.runner() == runner and gate.waiting() == 2
     kill(runner, signal.SIGTERM)
@@ -407,7 +407,7 @@ def test_interrupted(gated: Chain, gate: Gate) -> None:
         running = gated.start("run")
         until(lambda: gate.waiting() == 2)
         kill(running.pid, number)
-        said, _ = running.communicate(timeout=20)
+        said, _ = running.communicate(timeout=90)
         assert "Traceback" not in said, said
         assert running.returncode != 0 and status in (None, running.returncode), said
         until(lambda: gate.waiting() == 0, 5)

@@ -54,14 +54,14 @@ def test_code_that_is_committed_runs_what_it_changed(lab: Lab) -> None:
     folder.mkdir()
     spec = {
         "pipeline": {"name": "p"},
-        "transform": {"cmd": ["sh", "p.sh"]},
+        "transform": {"cmd": ["sh", "p.sh", "/pfs/a", "/pfs/out"]},
         "input": {"pfs": {"repo": "a", "glob": "/*"}},
         "code": ["p.sh"],
     }
     other = json.loads(json.dumps(spec).replace('"p"', '"o"').replace("p.sh", "o.sh"))
     (folder / "both.json").write_text(json.dumps([spec, other]))
     for name in "po":
-        (folder / f"{name}.sh").write_text("cp /pfs/a/* /pfs/out\n")
+        (folder / f"{name}.sh").write_text("cp $1/* $2\n")
     commit = ["commit", "-qam", "Pipelines"]
     lab.git("add", "pipes")
     lab.git(*commit)
@@ -76,11 +76,11 @@ def test_code_that_is_committed_runs_what_it_changed(lab: Lab) -> None:
     lab.git(*commit)
     assert lab.run() == []
 
-    (folder / "o.sh").write_text("cp /pfs/a/* /pfs/out  # changed\n")
+    (folder / "o.sh").write_text("cp $1/* $2  # changed\n")
     lab.git(*commit)
     assert lab.ran() == ["o: 2 + 0 / 2 success"]
 
-    (folder / "p.sh").write_text('for f in /pfs/a/*; do tr 1 2 < "$f" > "/pfs/out/${f##*/}"; done\n')
+    (folder / "p.sh").write_text('for f in $1/*; do tr 1 2 < "$f" > "$2/${f##*/}"; done\n')
     assert lab.run() == []  # not committed yet
     lab.git(*commit)
     assert lab.ran() == ["p: 2 + 0 / 2 success", "q: 2 + 0 / 2 success"]
@@ -258,11 +258,11 @@ def test_a_fetched_commit_on_the_source_branch_is_not_trusted(lab: Lab, tmp_path
     folder.mkdir()
     spec = {
         "pipeline": {"name": "p"},
-        "transform": {"cmd": ["sh", "p.sh"]},
+        "transform": {"cmd": ["sh", "p.sh", "/pfs/a", "/pfs/out"]},
         "input": {"pfs": {"repo": "a", "glob": "/*"}},
     }
     (folder / "p.json").write_text(json.dumps(spec))
-    (folder / "p.sh").write_text("cp /pfs/a/* /pfs/out\n")
+    (folder / "p.sh").write_text("cp $1/* $2\n")
     lab.git("add", "pipes")
     lab.git("commit", "-qm", "Pipeline")
     lab.data("a", {"x": "1"})
@@ -270,7 +270,7 @@ def test_a_fetched_commit_on_the_source_branch_is_not_trusted(lab: Lab, tmp_path
     lab.run()
     other = tmp_path / "other"
     subprocess.run(["git", "clone", "-q", str(lab.root), str(other)], check=True)
-    (other / "pipes" / "p.sh").write_text("echo owned > /pfs/out/x\n")
+    (other / "pipes" / "p.sh").write_text("echo owned > $2/x\n")
     subprocess.run(["git", "commit", "-qam", "Evil"], cwd=other, check=True)
     lab.git("pull", "-q", str(other), "main")
     assert lab.run() == []

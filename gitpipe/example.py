@@ -32,7 +32,9 @@ def copy_example(name: str, target: Path) -> list[str]:
         return list_examples()
     if name not in list_examples():
         raise NotFound(f"no example {name!r}; there is: {', '.join(list_examples())} (gitpipe example NAME)")
-    plan = _plan(_shipped("pipelines") / name, f"pipelines/{name}") | _plan(_shipped("data") / name, f"samples/{name}")
+    # `iris-r` is `iris` in another language, on the same data.
+    data = name if (_shipped("data") / name).is_dir() else name.partition("-")[0]
+    plan = _plan(_shipped("pipelines") / name, f"pipelines/{name}") | _plan(_shipped("data") / data, f"samples/{data}")
     clash = [path for path, content in plan.items() if _differs(target / path, content)]
     if clash:
         raise Refused(f"{', '.join(clash)}: there already with another content; move it away first")

@@ -1,13 +1,15 @@
 """The documents are run: every ``console`` block of a page, in order, in one shell, and its answers are compared.
 
 ``...`` stands for anything, on a line of its own for any lines.  What differs between any two runs compares equal:
-commit ids, ages, durations, how wide a column is, the order of a table's rows.
+commit ids, ages, durations, how wide a column is, the order of a table's rows.  A page that holds the comment
+``<!-- needs: Rscript -->`` is skipped where that program is missing.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,7 +19,12 @@ import pytest
 
 from .conftest import ROOT, end_runner
 
-PAGES = ["README.md", "docs/commands.md", "docs/walkthroughs/iris.md"]
+PAGES = [
+    "README.md",
+    "docs/commands.md",
+    *sorted(f"docs/walkthroughs/{path.name}" for path in (ROOT / "docs/walkthroughs").glob("*.md")),
+]
+NEEDS = re.compile(r"^<!-- needs: (\S+) -->$", re.MULTILINE)
 BLOCK = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 VARYING = [
     (re.compile(r"(?<![0-9a-zA-Z])[0-9a-f]{7,64}(?![0-9a-zA-Z])"), "ID"),
@@ -79,7 +86,11 @@ def play(commands: list[str], folder: Path) -> list[tuple[str, int]]:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_page(page: str, tmp_path: Path) -> None:
-    plan = list(steps((ROOT / page).read_text()))
+    text = (ROOT / page).read_text()
+    for program in NEEDS.findall(text):
+        if shutil.which(program) is None:
+            pytest.skip(f"{page} needs {program}, which is not installed here")
+    plan = list(steps(text))
     assert plan, f"{page} shows no commands"
     try:
         answers = play([step.command for step in plan], tmp_path)
@@ -87,12 +98,12 @@ def test_page(page: str, tmp_path: Path) -> None:
         for repo in tmp_path.glob("*/.git"):
             end_runner(repo.parent)
     for step, (said, status) in zip(plan, answers, strict=True):
-        text = f"{page}\n$ {step.command}\n--- the page shows\n" + "\n".join(step.shown) + f"\n--- it says\n{said}"
+        report = f"{page}\n$ {step.command}\n--- the page shows\n" + "\n".join(step.shown) + f"\n--- it says\n{said}"
         # A step that shows nothing is run for its effect: its chatter is no matter.
         as_shown = not step.shown or matches(step.shown, said)
         # The runner may be faster than the reader: then there is nothing left to wait for.
-        assert as_shown or (step.command == "gitpipe wait" and said.strip() == ALL_DONE), text
-        assert status == 0 or any(line.startswith("gitpipe: ") for line in step.shown), f"{text}\n--- status {status}"
+        assert as_shown or (step.command == "gitpipe wait" and said.strip() == ALL_DONE), report
+        assert status == 0 or any(line.startswith("gitpipe: ") for line in step.shown), f"{report}\n--- status {status}"
 
 
 def test_the_commands_page_has_every_command_and_option() -> None:

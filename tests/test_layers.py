@@ -24,11 +24,12 @@ spec_form
 spec
 datatree datumindex graph kept places
 pipelines workdata
-reconcile
+datums reconcile
 catalog checkout example hooks
 datarepos
-history job
+branches filediff history job
 jobviews scheduler
+datumviews
 project
 hookmain runner
 cli

@@ -1,4 +1,4 @@
-"""Commands on jobs: list, inspect, their logs and workers; wait for them, or run them here."""
+"""Commands on jobs: list, inspect, stop, their datums, logs and workers; wait for them, or run them here."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from gitpipe.errors import GitpipeError, JobFailed
 from gitpipe.views import JobInfo
 
 OfPipeline = Annotated[str | None, typer.Option("--pipeline", "-p", metavar="PIPELINE", help="Of this pipeline only.")]
+
+OneJob = Annotated[str, typer.Argument(metavar="JOB|PIPELINE", help="A job's id, or a pipeline (its newest job).")]
 
 
 class Interrupted(GitpipeError):
@@ -33,15 +35,43 @@ def list_job(
 
 
 @command("inspect-job", JOBS)
-def inspect_job(
-    job: Annotated[str, typer.Argument(metavar="JOB|PIPELINE", help="A job's id, or a pipeline (its newest job).")],
-    raw: Raw = False,
-) -> None:
+def inspect_job(job: OneJob, raw: Raw = False) -> None:
     """Show one job in detail, with its inputs and why it failed.
 
     Example: gitpipe inspect-job model
     """
     show.one(project().jobs.inspect(job), show.job_details, as_json=raw)
+
+
+@command("stop-job", JOBS)
+def stop_job(
+    job: Annotated[str, typer.Argument(metavar="JOB|PIPELINE", help="A job's id, or a pipeline (what it is at).")],
+) -> None:
+    """Stop a job that waits or runs; run-pipeline runs it again, and what it had finished is kept.
+
+    Example: gitpipe stop-job model
+    """
+    stopped = project().jobs.stop(job)
+    print(f"{stopped.pipeline}: stopped; 'gitpipe run-pipeline {stopped.pipeline}' runs it again")
+
+
+@command("list-datum", JOBS)
+def list_datum(job: OneJob, raw: Raw = False) -> None:
+    """List the datums of a job and what became of each.
+
+    Example: gitpipe list-datum inference
+    """
+    show.many(project().datums.list(job), show.DATUM, as_json=raw)
+
+
+@command("inspect-datum", JOBS)
+def inspect_datum(
+    job: OneJob,
+    datum: Annotated[str, typer.Argument(metavar="DATUM", help="Its id, or the first digits.")],
+    raw: Raw = False,
+) -> None:
+    """Show one datum of a job with its input and output files."""
+    show.one(project().datums.inspect(job, datum), show.datum_details, as_json=raw)
 
 
 @command("logs", JOBS)

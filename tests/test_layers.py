@@ -19,10 +19,11 @@ LAYERS = """
 errors faults nudges
 commit
 datum globs provenance scan stage views
-blobs executors inputs joblog journal repo spec_text
+blobs drawing executors inputs joblog journal repo spec_text
 spec_form
 spec
 datatree datumindex graph kept places
+dag
 pipelines workdata
 reconcile
 catalog checkout example hooks
@@ -50,7 +51,8 @@ KNOWS = {
     "journal": {"errors"},
     "hooks": {"errors"},
     "example": {"errors"},
-    "cli": {"commit", "errors", "example", "project", "views"},
+    "drawing": {"errors", "views"},
+    "cli": {"commit", "drawing", "errors", "example", "project", "views"},
 }
 
 # Outside module -> the modules or subpackages of gitpipe that alone may import it.
@@ -67,6 +69,9 @@ DOORS = {
     "rich": {"cli"},
     "subprocess": {"stage", "repo", "runner", "nudges"},
     "multiprocessing": {"stage"},
+    "grandalf": {"drawing.layout"},
+    "pydot": {"drawing.png"},
+    "cairosvg": {"drawing.png"},
 }
 STARTERS = {"fork", "forkpty", "system", "popen", "posix_spawn", "posix_spawnp", "execv", "execve", "execvp", "execvpe"}
 

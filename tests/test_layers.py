@@ -22,7 +22,7 @@ datum globs provenance scan stage views
 blobs drawing executors inputs joblog journal repo spec_text
 spec_form
 spec
-datatree datumindex graph kept places
+datatree datumindex glance graph kept places
 dag
 pipelines workdata
 reconcile
@@ -52,7 +52,7 @@ KNOWS = {
     "hooks": {"errors"},
     "example": {"errors"},
     "drawing": {"errors", "views"},
-    "cli": {"commit", "drawing", "errors", "example", "project", "views"},
+    "cli": {"commit", "drawing", "errors", "example", "glance", "project", "views"},
 }
 
 # Outside module -> the modules or subpackages of gitpipe that alone may import it.
@@ -67,7 +67,7 @@ DOORS = {
     "typer": {"cli"},
     "click": {"cli"},
     "rich": {"cli"},
-    "subprocess": {"stage", "repo", "runner", "nudges"},
+    "subprocess": {"stage", "repo", "runner", "nudges", "glance"},
     "multiprocessing": {"stage"},
     "grandalf": {"drawing.layout"},
     "pydot": {"drawing.png"},

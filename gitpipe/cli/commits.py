@@ -6,15 +6,28 @@ from typing import Annotated
 
 import typer
 
-from gitpipe.cli import show
+from gitpipe.cli import complete, show
 from gitpipe.cli.app import COMMITS, Message, Raw, command, project
 
-BranchWords = Annotated[list[str], typer.Argument(metavar="REPO [BRANCH]", help="Also REPO@BRANCH.")]
+BranchWords = Annotated[
+    list[str],
+    typer.Argument(metavar="REPO [BRANCH]", help="Also REPO@BRANCH.", autocompletion=complete.branches),
+]
 CommitWords = Annotated[
-    list[str], typer.Argument(metavar="REPO [COMMIT]", help="Also REPO@COMMIT; a branch means its newest commit.")
+    list[str],
+    typer.Argument(
+        metavar="REPO [COMMIT]",
+        help="Also REPO@COMMIT; a branch means its newest commit.",
+        autocompletion=complete.commits,
+    ),
 ]
 OpenWords = Annotated[
-    list[str], typer.Argument(metavar="REPO [COMMIT]", help="Also REPO@COMMIT; the id may be left out if one is open.")
+    list[str],
+    typer.Argument(
+        metavar="REPO [COMMIT]",
+        help="Also REPO@COMMIT; the id may be left out if one is open.",
+        autocompletion=complete.commits,
+    ),
 ]
 
 

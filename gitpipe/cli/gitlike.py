@@ -12,17 +12,23 @@ from typing import Annotated
 
 import typer
 
-from gitpipe.cli import show
+from gitpipe.cli import complete, show
 from gitpipe.cli.app import GITLIKE, Raw, command, is_terminal, project, say
 from gitpipe.errors import GitpipeError, NotFound, Refused, UsageError
 from gitpipe.views import DagInfo, JobInfo
 
 LAST_LINES = 5
+FORMATS = ("text", "mermaid", "dot", "svg", "png")
 
 
 @command("add", GITLIKE)
 def add(
-    paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Data to add: 'data', or what lies in it.")],
+    paths: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="PATH...", help="Data to add: 'data', or what lies in it.", autocompletion=complete.files
+        ),
+    ],
     force: Annotated[bool, typer.Option("--force", "-f", help="Even if data/ came from another branch.")] = False,
 ) -> None:
     """Track the files in data/ with DVC and stage that for the next git commit.
@@ -35,7 +41,12 @@ def add(
 @command("log", GITLIKE)
 def log(
     words: Annotated[
-        list[str] | None, typer.Argument(metavar="[REPO[@COMMIT]] [PATH]", help="From here; else from all outputs.")
+        list[str] | None,
+        typer.Argument(
+            metavar="[REPO[@COMMIT]] [PATH]",
+            help="From here; else from all outputs.",
+            autocompletion=complete.places,
+        ),
     ] = None,
     provenance: Annotated[bool, typer.Option("--provenance", help="Show what each commit was made from.")] = False,
     descendants: Annotated[bool, typer.Option("--descendants", help="Show what was made from it instead.")] = False,
@@ -76,14 +87,31 @@ def status(raw: Raw = False) -> None:
 def dag(
     names: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[PIPELINE|REPO]...", help="Only these, and what is up- and downstream of them."),
+        typer.Argument(
+            metavar="[PIPELINE|REPO]...",
+            help="Only these, and what is up- and downstream of them.",
+            autocompletion=complete.pipelines_and_repos,
+        ),
     ] = None,
     form: Annotated[
         str | None,
-        typer.Option("--format", "-f", metavar="FORMAT", help="text, mermaid, dot, svg or png."),
+        typer.Option(
+            "--format",
+            "-f",
+            metavar="FORMAT",
+            help="text, mermaid, dot, svg or png.",
+            autocompletion=lambda: FORMATS,
+        ),
     ] = None,
     output: Annotated[
-        str | None, typer.Option("--output", "-o", metavar="OUT", help="Write there; its ending says in which format.")
+        str | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="OUT",
+            help="Write there; its ending says in which format.",
+            autocompletion=complete.files,
+        ),
     ] = None,
     raw: Raw = False,
 ) -> None:

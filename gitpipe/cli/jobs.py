@@ -7,13 +7,34 @@ from typing import Annotated
 
 import typer
 
-from gitpipe.cli import show
+from gitpipe.cli import complete, show
 from gitpipe.cli.app import JOBS, Raw, command, project
 from gitpipe.cli.progress import JobProgress
 from gitpipe.errors import GitpipeError, JobFailed
 from gitpipe.views import JobInfo
 
-OfPipeline = Annotated[str | None, typer.Option("--pipeline", "-p", metavar="PIPELINE", help="Of this pipeline only.")]
+OfPipeline = Annotated[
+    str | None,
+    typer.Option(
+        "--pipeline",
+        "-p",
+        metavar="PIPELINE",
+        help="Of this pipeline only.",
+        autocompletion=complete.pipelines,
+    ),
+]
+OfJob = Annotated[
+    str | None,
+    typer.Option("--job", "-j", metavar="JOB", help="Of this job only.", autocompletion=complete.jobs_and_pipelines),
+]
+Job = Annotated[
+    str,
+    typer.Argument(
+        metavar="JOB|PIPELINE",
+        help="A job's id, or a pipeline (its newest job).",
+        autocompletion=complete.jobs_and_pipelines,
+    ),
+]
 
 
 class Interrupted(GitpipeError):
@@ -34,7 +55,7 @@ def list_job(
 
 @command("inspect-job", JOBS)
 def inspect_job(
-    job: Annotated[str, typer.Argument(metavar="JOB|PIPELINE", help="A job's id, or a pipeline (its newest job).")],
+    job: Job,
     raw: Raw = False,
 ) -> None:
     """Show one job in detail, with its inputs and why it failed.
@@ -46,7 +67,7 @@ def inspect_job(
 
 @command("logs", JOBS)
 def logs(
-    job: Annotated[str | None, typer.Option("--job", "-j", metavar="JOB", help="Of this job only.")] = None,
+    job: OfJob = None,
     pipeline: OfPipeline = None,
     datum: Annotated[str | None, typer.Option("--datum", metavar="DATUM", help="Of this datum only.")] = None,
     tail: Annotated[int | None, typer.Option("--tail", min=0, metavar="N", help="The last N lines only.")] = None,
@@ -74,7 +95,11 @@ def list_worker(raw: Raw = False) -> None:
 def wait(
     commits: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[COMMIT]...", help="Accepted as by flush-commit; all that is pending is awaited."),
+        typer.Argument(
+            metavar="[COMMIT]...",
+            help="Accepted as by flush-commit; all that is pending is awaited.",
+            autocompletion=complete.each_commit,
+        ),
     ] = None,
     timeout: Annotated[
         float | None, typer.Option("--timeout", min=0, metavar="SECONDS", help="Give up after so long.")

@@ -14,7 +14,7 @@ import typer
 
 from gitpipe.cli import complete, show
 from gitpipe.cli.app import GITLIKE, Raw, command, is_terminal, project, say
-from gitpipe.errors import GitpipeError, NotFound, Refused, UsageError
+from gitpipe.errors import GitpipeError, Refused, UsageError
 from gitpipe.views import DagInfo, JobInfo
 
 LAST_LINES = 5
@@ -127,8 +127,6 @@ def dag(
     if raw:
         show.raw([found])
         return
-    if not found.nodes:
-        raise NotFound("nothing to draw yet: `gitpipe create-repo NAME` makes a repo")
     if file is not None:
         write_whole(Path(file), drawing.FORMATS[chosen](found))
     elif chosen == drawing.TEXT:
@@ -143,6 +141,9 @@ def draw_text(found: DagInfo) -> None:
     """Draw as the terminal is: its width, its characters, its colours; in a pipe as wide as need be."""
     from gitpipe.drawing import texts
 
+    if not found.nodes:
+        print("No repos and no pipelines yet: `gitpipe create-repo NAME` makes a repo.")
+        return
     limit = shutil.get_terminal_size().columns if is_terminal() else None
     pen = texts.UNICODE if show.can_draw() else texts.ASCII
     print(texts.draw(found, limit, pen=pen, paint=show.paint_state), end="")

@@ -179,7 +179,7 @@ def _lay_out_part(dag: DagInfo, lines_of: Callable[[DagNode], tuple[str, ...]], 
 
 def _layers(boxes: Mapping[str, Box], pairs: Sequence[tuple[str, str]]) -> list[list[_Slot]]:
     """The layers from left to right, each sorted from top to bottom, as grandalf finds them."""
-    from grandalf.graphs import Edge, Graph, Vertex
+    from grandalf.graphs import Edge, Vertex, graph_core
     from grandalf.layouts import SugiyamaLayout
 
     if not pairs:
@@ -188,7 +188,8 @@ def _layers(boxes: Mapping[str, Box], pairs: Sequence[tuple[str, str]]) -> list[
     for name, vertex in vertices.items():
         vertex.view = _Size(boxes[name].h)
     edges = [Edge(vertices[source], vertices[target], data=(source, target)) for source, target in pairs]
-    (graph,) = Graph(list(vertices.values()), edges).C
+    # Not by `Graph`, which would look for the connected parts, and whose order differs from run to run.
+    graph = graph_core(list(vertices.values()), edges)
     sugiyama = SugiyamaLayout(graph)
     sugiyama.route_edge = lambda *_: None
     sugiyama.init_all(roots=[v for v in graph.sV if not v.e_in()], inverted_edges=[], optimize=True)
@@ -307,7 +308,7 @@ def _draw(layers: Sequence[Sequence[_Slot]], links: Sequence[Sequence[_Link]], w
                 slot.box.x, slot.box.y = x, slot.row
                 drawing.boxes.append(slot.box)
             elif slot.box is None:
-                path = [(x, slot.row), (x + wide - 1, slot.row)]
+                path = [(x - 1, slot.row), (x + wide, slot.row)]
                 wires.setdefault(slot.source, Wire(slot.source)).paths.append(path)
         ends = {
             link.start.row + link.start.out: x + (link.start.box.w if link.start.box else wide) for link in links[rank]

@@ -74,8 +74,24 @@ class Glance:
                 sha, _, subject = line.partition("\t")
                 yield sha, subject
 
-    def jobs(self, limit: int = 50) -> list[tuple[str, str, str]]:
-        """(id, pipeline, state) of the newest jobs."""
+    def jobs(self, start: str = "", limit: int = 50) -> list[tuple[str, str, str]]:
+        """(id, pipeline, state) of the newest jobs whose id begins with `start`."""
+        query = "SELECT id, pipeline, state FROM jobs WHERE id > ?1 AND id < ?1 || 'g' ORDER BY seq DESC LIMIT ?2"
+        return [(oid, pipeline, state) for oid, pipeline, state in self._rows(query, start, limit)]
+
+    def datums(self, of: str = "", start: str = "", limit: int = 100) -> list[tuple[str, str]]:
+        """(id, pipeline) of datums whose id begins with `start`: of a job, by its first digits, a pipeline, or all."""
+        meant = "SELECT seq, pipeline FROM jobs WHERE ?1 = '' OR pipeline = ?1 OR substr(id, 1, length(?1)) = ?1"
+        query = (
+            f"WITH meant AS ({meant}) "
+            "SELECT datum, pipeline FROM runs JOIN meant USING (seq) WHERE datum > ?2 AND datum < ?2 || 'g' UNION "
+            "SELECT datum, pipeline FROM datums WHERE pipeline IN (SELECT pipeline FROM meant) "
+            "AND datum > ?2 AND datum < ?2 || 'g' LIMIT ?3"
+        )
+        return [(oid, pipeline) for oid, pipeline in self._rows(query, of, start, limit)]
+
+    def _rows(self, query: str, *values: str | int) -> list[tuple[str, ...]]:
+        """What the journal answers; nothing where there is none."""
         import sqlite3
 
         path = state_dir(self._common) / "journal.sqlite" if self._common else None
@@ -83,9 +99,8 @@ class Glance:
             return []
         # A journal that nobody has open would get files of SQLite's own beside it, but for `immutable`.
         mode = "mode=ro" if Path(f"{path}-wal").exists() else "immutable=1"
-        query = "SELECT id, pipeline, state FROM jobs WHERE id != '' ORDER BY seq DESC LIMIT ?"
         with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True)) as db:
-            return [(str(oid), str(pipeline), str(state)) for oid, pipeline, state in db.execute(query, (limit,))]
+            return [tuple(map(str, row)) for row in db.execute(query, values)]
 
     # -- files -------------------------------------------------------------------------------------------------------
 

@@ -31,6 +31,36 @@ class FileInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class FileDetails:
+    repo: str
+    branch: str
+    commit: str
+    path: str
+    type: str  # "file" or "dir"
+    size: int | None
+    md5: str = ""
+    files: int = 1  # below it, where it is a folder
+    here: bool = True  # False: some of it is not in the cache of this machine
+
+
+@dataclass(frozen=True, slots=True)
+class FileChange:
+    path: str
+    old: str  # md5, "" where the file was not there
+    new: str  # md5, "" where it is no longer
+    old_size: int | None = None
+    new_size: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BranchInfo:
+    repo: str
+    branch: str
+    head: str
+    git: str  # the git branch: "training@staging"
+
+
+@dataclass(frozen=True, slots=True)
 class CommitInfo:
     repo: str
     branch: str
@@ -44,6 +74,7 @@ class CommitInfo:
     job: str = ""
     pipeline: str = ""  # "model@<tree id>", or "" for a commit made by a person
     provenance: tuple[CommitRef, ...] = ()  # the closure
+    specs: tuple[CommitRef, ...] = ()  # the commits on `__spec__` that recorded the pipelines it was made by
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +97,35 @@ class JobInfo:
     notes: tuple[str, ...] = ()
     inputs: tuple[CommitRef, ...] = ()  # direct inputs
     engine: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DatumFile:
+    commit: CommitRef | None  # None for an output
+    path: str
+    size: int | None
+    md5: str
+
+
+@dataclass(frozen=True, slots=True)
+class DatumInfo:
+    id: str
+    job: str
+    state: str  # success, skipped, failed, running, queued
+    files: str  # what it is of, worded: "attributes:/1.csv, model:/"
+    tries: int = 0
+    seconds: float | None = None  # of the last try; None where this job did not run it
+    bytes_in: int = 0
+    bytes_out: int = 0
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DatumDetails:
+    datum: DatumInfo
+    pipeline: str
+    inputs: tuple[DatumFile, ...]
+    outputs: tuple[DatumFile, ...]
 
 
 @dataclass(frozen=True, slots=True)

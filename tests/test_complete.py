@@ -62,6 +62,10 @@ def shop(tmp_path_factory: pytest.TempPathFactory, sealed: Path, monkeypatch: py
                     "INSERT INTO jobs (set_id, pipeline, version, state, id) VALUES (?, 'model', 'v', ?, ?)",
                     (100 + seq, state.value, f"{seq}" * 32),
                 )
+                db.execute(
+                    "INSERT INTO runs SELECT seq, ?, 1, 1, 0, 0, 0, '' FROM jobs WHERE id = ?",
+                    (f"d{seq}" * 32, f"{seq}" * 32),
+                )
         MADE.append(lab)
     monkeypatch.chdir(MADE[0].root)
     return MADE[0]
@@ -83,8 +87,8 @@ TOP = [*sorted({name.partition("/")[0] + "/" * ("/" in name) for name in FILES})
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("crea", ["create-repo", "create-pipeline"]),
-        ("create ", ["repo", "pipeline"]),
+        ("upda", ["update-pipeline"]),
+        ("update ", ["pipeline"]),
         ("list re", ["repo"]),
         ("get l", ["logs", "log"]),
         ("run pi", ["pipeline"]),
@@ -118,6 +122,17 @@ TOP = [*sorted({name.partition("/")[0] + "/" * ("/" in name) for name in FILES})
         ("get-file -r attributes master od", ["odd:na@me=x.csv"]),
         ("get-file attributes a.csv -o ", ["<files>"]),
         ("get-file -o x attributes wö", ["wörter.csv"]),
+        ("copy-file training x.csv att", ["attributes"]),
+        ("copy-file training x.csv attributes a", ["a.csv"]),
+        ("copy-file training staging staged.csv attributes master a", ["a.csv"]),
+        ("copy-file training:x.csv training@staging:", ["training@staging:staged.csv"]),
+        ("copy-file training:x.csv training:x.csv ", []),
+        ("diff-file training@staging att", ["attributes"]),
+        ("diff-file training@staging st", ["staged.csv"]),
+        ("delete-branch training ", ["master", "staging"]),
+        ("create-branch training x --head st", ["staging"]),
+        ("create-branch --head ", []),
+        ("list-branch tr", ["training"]),
         ("start-commit training ", ["master", "staging"]),
         ("put-file -f ", ["<files>"]),
         ("put-file -rf ", ["<files>"]),
@@ -130,6 +145,11 @@ TOP = [*sorted({name.partition("/")[0] + "/" * ("/" in name) for name in FILES})
         ("logs --job 0", ["0" * 12]),
         ("logs --pipeline ", ["inference", "model"]),
         ("logs --pipeline=mo", ["--pipeline=model"]),
+        ("inspect-datum 111", ["1" * 12]),
+        ("inspect-datum 1111 ", ["d1" * 6]),
+        ("inspect-datum model ", ["d0" * 6, "d1" * 6]),
+        ("logs --datum d0", ["d0" * 6]),
+        (f"logs --datum {'d0' * 7}", ["d0" * 32]),
         ("logs --ta", ["--tail"]),
         ("logs --tail ", []),
         ("list-job -p ", ["inference", "model"]),
@@ -186,8 +206,9 @@ def test_every_command_that_takes_a_name_completes_it(shop: Lab) -> None:
         for param in getattr(each, "params", ()):
             shown = str(param.metavar or "")
             if name not in free and any(kind in shown for kind in kinds):
-                words = ["-C", str(shop.root), name] + ([param.opts[0]] if param.param_type_name == "option" else [])
-                assert any(complete.offers(COMMAND, words, "")), f"{name} {shown} completes nothing"
+                words = ["training", param.opts[0]] if param.param_type_name == "option" else []
+                found = complete.offers(COMMAND, ["-C", str(shop.root), name, *words], "")
+                assert any(found), f"{name} {shown} completes nothing"
 
 
 def test_other_forms_of_data(lab: Lab) -> None:

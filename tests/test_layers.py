@@ -25,11 +25,12 @@ spec
 datatree datumindex glance graph kept places
 dag
 pipelines workdata
-reconcile
+datums reconcile
 catalog checkout example hooks
 datarepos
-history job
+branches filediff history job
 jobviews scheduler
+datumviews
 project
 hookmain runner
 cli

@@ -324,7 +324,7 @@ def pipelines_and_repos(ctx: typer.Context, incomplete: str) -> list[Offer]:
 def jobs(ctx: typer.Context, incomplete: str) -> list[Offer]:
     """Ids of jobs, the newest first."""
     digits = SHORT if len(incomplete) <= SHORT else None
-    return [(oid[:digits], f"{pipeline} {state}") for oid, pipeline, state in _look(ctx).jobs()]
+    return [(oid[:digits], f"{pipeline} {state}") for oid, pipeline, state in _look(ctx).jobs(incomplete)]
 
 
 def jobs_and_pipelines(ctx: typer.Context, incomplete: str) -> list[Offer]:
@@ -357,6 +357,37 @@ def each_commit(ctx: typer.Context, incomplete: str) -> list[Offer]:
 def places(ctx: typer.Context, incomplete: str) -> list[Offer]:
     """``REPO [BRANCH|COMMIT] [PATH]`` or ``REPO@BRANCH:PATH``."""
     return list(_place(_look(ctx), ctx.obj.words, incomplete, commits=True, paths=True))
+
+
+def two_places(ctx: typer.Context, incomplete: str) -> list[Offer]:
+    """Two of what `places` completes, one after the other."""
+    look, words = _look(ctx), ctx.obj.words
+    first = _length(look, words)
+    found = list(_place(look, words[first:], incomplete, commits=True, paths=True))
+    if not first and words and "@" in words[0]:  # a whole place by itself, or the path is still to come
+        found += _place(look, [], incomplete, commits=True, paths=True)
+    return found
+
+
+def _length(look: Glance, words: Sequence[str]) -> int:
+    """How many words the first place has, where its path is among them; else 0."""
+    if not words or ":" in words[0]:
+        return len(words[:1])
+    path = 2 if "@" not in words[0] and len(words) > 1 and look.is_revision(words[0], words[1]) else 1
+    return path + 1 if len(words) > path else 0
+
+
+def commits_of_repo(ctx: typer.Context, incomplete: str) -> list[Offer]:
+    """Branches and commits of the repo that was named before."""
+    repo = ctx.obj.before[0].partition("@")[0] if ctx.obj.before else ""
+    return list(_revisions(_look(ctx), repo, incomplete, True)) if repo else []
+
+
+def datums(ctx: typer.Context, incomplete: str) -> list[Offer]:
+    """Ids of datums: of the job or pipeline that was named before, else of all."""
+    digits = SHORT if len(incomplete) <= SHORT else None
+    found = _look(ctx).datums(next(iter(ctx.obj.before), ""), incomplete)
+    return [(oid[:digits], pipeline) for oid, pipeline in found]
 
 
 def _place(look: Glance, words: Sequence[str], typed: str, *, commits: bool, paths: bool) -> Iterator[Offer]:

@@ -48,6 +48,7 @@ class Branches:
         if head is None:
             if old is not None:
                 raise Refused(f"branch {branch} of {name} exists already: --head COMMIT moves it")
+            self.data.refuse_output([name], "give its new branch a commit with --head")
             new = self._empty(name, branch)
         else:
             place = self.data.locate([name, head.removeprefix(f"{name}@")], path=False)

@@ -118,4 +118,6 @@ def _state_without_run(row: JobRow, known: _Known, datum: str) -> str:
     if row.state is JobState.SUCCESS:
         without_record = row.processed > 0 and not known.runs
         return "success" if without_record and datum not in known.earlier else "skipped"
-    return "skipped" if datum in known.lines else "queued"
+    if datum in known.lines:
+        return "skipped"
+    return "not run" if row.state.over else "queued"

@@ -61,12 +61,32 @@ class FileDiff:
             if ours.get(path) != theirs.get(path)
         ]
 
-    def text(self, changes: Sequence[FileChange], *, stat: bool = False, colour: bool = False) -> str:
+    def text(self, changes: Sequence[FileChange], *, colour: bool = False) -> str:
         """`changes` line by line, as ``git diff`` writes it.
 
         Raises:
             BadData: a blob is neither here nor on a remote.
         """
+        return self._git(changes, f"--color={'always' if colour else 'never'}")
+
+    def counts(self, changes: Sequence[FileChange]) -> list[tuple[str, int | None, int | None]]:
+        """(path, lines added, lines deleted) of each change; None where it is no text.
+
+        Raises:
+            BadData: a blob is neither here nor on a remote.
+        """
+        fields = iter(self._git(changes, "--numstat", "-z").split("\0"))
+        found = []
+        for numbers in fields:
+            if not numbers:
+                break
+            added, deleted, _ = numbers.split("\t")
+            old, new = next(fields), next(fields)
+            path = (old if new == "/dev/null" else new).partition("/")[2]
+            found.append((path, int(added) if added != "-" else None, int(deleted) if deleted != "-" else None))
+        return found
+
+    def _git(self, changes: Sequence[FileChange], *options: str) -> str:
         if not changes:
             return ""
         wanted = [md5 for change in changes for md5 in (change.old, change.new) if md5]
@@ -81,10 +101,9 @@ class FileDiff:
             for change in changes:
                 self._place(change.old, Path(folder) / "a" / change.path)
                 self._place(change.new, Path(folder) / "b" / change.path)
-            options = ["--stat"] if stat else []
             return self.repo.git(
                 *("-c", "core.quotePath=false", "diff", "--no-index", "--no-prefix", "--no-renames", "--no-ext-diff"),
-                *(f"--color={'always' if colour else 'never'}", *options, "a", "b"),
+                *(*options, "a", "b"),
                 cwd=Path(folder),
                 accept=(0, 1),
             )

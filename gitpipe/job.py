@@ -325,45 +325,39 @@ class JobRunner:
     def _results(
         self, work: Work, stage: Stage, tries: Mapping[str, int], todo: Sequence[str], stopped: Callable[[], bool]
     ) -> Iterator[Result]:
-        """Run some datums once; keep what is done at once, so that a retry need not run it again (I5)."""
+        """Run some datums once; keep what is done soon, so that a retry need not run it again (I5)."""
         name, seq = work.pipeline.name, work.job.seq
-        fresh: list[tuple[str, str]] = []
-        runs: list[RunRow] = []
-        flushed = time.monotonic()
+        done = _Done(self.journal, work)
 
         def watch(slot: int, state: str, datum: str) -> None:
             self.journal.set_worker(name, slot, self.executor.name, state, datum)
 
-        def flush() -> None:
-            self.journal.remember_datums(name, fresh, committed=False)
-            self.journal.add_runs(seq, runs)
-            fresh.clear()
-            runs.clear()
-            self.journal.update_job(seq, notes=work.notes, **work.counts)
+        def ending() -> bool:
+            # Asked for many times a second, also while a datum takes hours: a kill is not to cost those before it.
+            done.flush_when_due()
+            return stopped()
 
         point("datum-before")
         tasks = (self._task(work, d) for d in todo)
-        for result in self.executor.run(stage, tasks, work.pipeline.spec.parallelism, watch=watch, stopped=stopped):
+        for result in self.executor.run(stage, tasks, work.pipeline.spec.parallelism, watch=watch, stopped=ending):
             self.logs.append(seq, result.datum, result.log)
             if result.note:
                 work.notes.setdefault(result.note)
             if not result.lost:
-                runs.append(_run_row(result, tries[result.datum] + 1))
+                done.runs.append(_run_row(result, tries[result.datum] + 1))
             if result.ok:
                 line = datumindex.line_of(result.datum, work.all[result.datum], result.outputs)
                 self.blobs.adopt(md5 for _, md5, _ in result.outputs)
                 work.lines[result.datum] = line
-                fresh.append((result.datum, line))
+                done.lines.append((result.datum, line))
                 counts = work.counts
                 counts["processed"] += 1
                 counts["bytes_in"] = counts.get("bytes_in", 0) + result.bytes_in
                 counts["bytes_out"] = counts.get("bytes_out", 0) + result.bytes_out
-            if time.monotonic() - flushed > FLUSH_SECONDS:
-                flush()
-                flushed = time.monotonic()
+            done.flush_when_due()
             point("datum-after")
             yield result
-        flush()
+        done.flush()
 
     def _need_inputs(self, work: Work, todo: Iterable[str]) -> None:
         """Bring input blobs that are not here.
@@ -566,6 +560,30 @@ class JobRunner:
             "provenance": [str(ref) for ref in work.origin.provenance],
             "datums": {"total": total, "processed": total - work.committed, "skipped": work.committed},
         }
+
+
+class _Done:
+    """What has been done since the journal was last told: index lines, and how each datum went."""
+
+    def __init__(self, journal: Journal, work: Work) -> None:
+        self._journal, self._work = journal, work
+        self.lines: list[tuple[str, str]] = []
+        self.runs: list[RunRow] = []
+        self._flushed = time.monotonic()
+
+    def flush_when_due(self) -> None:
+        if self.runs and time.monotonic() - self._flushed > FLUSH_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        work = self._work
+        with self._journal.transaction():
+            self._journal.remember_datums(work.pipeline.name, self.lines, committed=False)
+            self._journal.add_runs(work.job.seq, self.runs)
+            self._journal.update_job(work.job.seq, notes=work.notes, **work.counts)
+        self.lines.clear()
+        self.runs.clear()
+        self._flushed = time.monotonic()
 
 
 class _Halt:

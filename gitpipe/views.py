@@ -111,7 +111,7 @@ class DatumFile:
 class DatumInfo:
     id: str
     job: str
-    state: str  # success, skipped, failed, running, queued
+    state: str  # success, skipped, failed, running, queued, or, where the job ended before: not run
     files: str  # what it is of, worded: "attributes:/1.csv, model:/"
     tries: int = 0
     seconds: float | None = None  # of the last try; None where this job did not run it

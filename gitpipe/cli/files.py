@@ -188,8 +188,10 @@ def diff_file(
     elif names:
         for change in changes:
             print(show.oneline(change.path))
+    elif stat:
+        show.counts(diffs.counts(changes))
     else:
-        sys.stdout.write(diffs.text(changes, stat=stat, colour=show.colours()))
+        sys.stdout.write(diffs.text(changes, colour=show.colours()))
 
 
 @command("delete-file", FILES)

@@ -216,8 +216,11 @@ def many(values: Iterable[object], columns: Columns, *, as_json: bool) -> None:
         table([name for name, _ in columns], [[cell(value) for _, cell in columns] for value in values])
 
 
+WIDTHS = {"COMMIT": 40, "PARENT": 40, "FINISHED": len("Less than a second ago")}
+
+
 def stream(values: Iterable[object], columns: Columns, *, as_json: bool) -> None:
-    """Print values as they come, each on a line of its own at once; the columns are as wide as in the first line."""
+    """Print values as they come, each on a line of its own at once, in columns as wide as the first line needs."""
     widths: list[int] = []
     for value in values:
         if as_json:
@@ -225,7 +228,7 @@ def stream(values: Iterable[object], columns: Columns, *, as_json: bool) -> None
         else:
             cells = [oneline(cell(value)) for _, cell in columns]
             if not widths:
-                widths = [max(len(name), len(cell)) for (name, _), cell in zip(columns, cells, strict=True)]
+                widths = [WIDTHS.get(name, max(len(name), len(c))) for (name, _), c in zip(columns, cells, strict=True)]
                 print("  ".join(name.ljust(width) for (name, _), width in zip(columns, widths, strict=True)).rstrip())
             print("  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip())
         sys.stdout.flush()
@@ -318,6 +321,13 @@ def file_details(info: FileDetails) -> Iterator[str]:
         ("Files", "" if info.md5 else str(info.files)),
         ("Here", "" if info.here else "no, `dvc pull` brings it"),
     )
+
+
+def counts(changes: Sequence[tuple[str, int | None, int | None]]) -> None:
+    """Print how many lines each file has gained and lost."""
+    rows = [[oneline(path), "binary" if added is None else f"+{added} -{deleted}"] for path, added, deleted in changes]
+    if rows:
+        print(aligned(rows))
 
 
 def datum_details(info: DatumDetails) -> Iterator[str]:

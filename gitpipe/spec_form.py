@@ -35,6 +35,7 @@ MAX_DEPTH = 40  # objects and lists in each other; a cross in a cross takes thre
 Nested = (dict, list)
 RESERVED = ("__spec__", "HEAD")
 DURATION = re.compile(r"(?:\d+(?:\.\d*)?(?:h|ms|m|s|us|µs|ns))+\Z")
+MOST_SECONDS = 10**9  # thirty years
 UNITS = {
     unit: Decimal(seconds)
     for unit, seconds in (
@@ -83,7 +84,7 @@ def _repo_name(name: str) -> str:
 
 def _glob(pattern: str) -> str:
     if pattern != "/":
-        Glob(pattern)
+        Glob(_text(pattern))
     return pattern
 
 
@@ -103,7 +104,10 @@ def _seconds(value: Any) -> Any:
     if not isinstance(value, str) or not DURATION.match(value):
         raise ValueError('expected a duration such as "90s", "5m" or "1h30m"')
     parts = re.findall(r"([\d.]+)(h|ms|m|s|us|µs|ns)", value)
-    return float(sum(Decimal(number) * UNITS[unit] for number, unit in parts))
+    seconds = float(sum(Decimal(number) * UNITS[unit] for number, unit in parts))
+    if seconds > MOST_SECONDS:
+        raise ValueError(f"expected a duration of at most {MOST_SECONDS // 3600} hours; leave it out for no limit")
+    return seconds
 
 
 def _no_bool(value: Any) -> Any:
@@ -142,7 +146,7 @@ def _env_name(name: str) -> str:
 Text = Annotated[str, AfterValidator(_text)]
 EnvName = Annotated[str, AfterValidator(_env_name)]
 Whole = Annotated[int, BeforeValidator(_no_bool)]
-Count = Annotated[Whole, Field(ge=0)]
+Count = Annotated[Whole, Field(ge=0, le=10_000)]
 Seconds = Annotated[float, BeforeValidator(_seconds), WithJsonSchema({"type": "string", "examples": ["90s", "1h30m"]})]
 CodePaths = Annotated[
     list[Annotated[str, _worded(_code_path)]],
@@ -361,7 +365,10 @@ def _check_depth(value: Any) -> None:
 
 def shown(value: Any) -> str:
     """`value` as it stood in the file, shortened."""
-    text = json.dumps(value, ensure_ascii=False, default=str)
+    try:
+        text = json.dumps(value, ensure_ascii=False, default=str)
+    except ValueError:  # YAML's 1:1:1 notation makes numbers of more digits than Python writes
+        return "a number with too many digits"
     return text if len(text) <= 40 else text[:37] + "..."
 
 

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 from gitpipe.errors import BadSpec
 
 MAX_BYTES = 1 << 20
 MAX_VALUES = 100_000  # a YAML file of a few lines can expand to billions through its aliases
+MAX_DEPTH = 100
 Path: TypeAlias = "tuple[str | int, ...]"
 Children: TypeAlias = "dict[str | int, tuple[int, int]]"  # member -> where it begins, where its value begins
 SPACE = re.compile(r"[ \t\n\r]*")
@@ -59,6 +60,8 @@ def documents(data: bytes, source: str) -> list[Document]:
         raise BadSpec(f"{source}: {e} stands twice in one object; keep one of them") from None
     except RecursionError:
         raise BadSpec(f"{source}: nested too deeply for a pipeline spec") from None
+    except ValueError:  # Python reads no whole number of more than 4,300 digits
+        raise BadSpec(f"{source}: a number with too many digits for a pipeline spec") from None
     if not found:
         raise BadSpec(f"{source}: empty; expected a pipeline spec in JSON or YAML")
     return found
@@ -138,8 +141,11 @@ def _skip(text: str, at: int) -> int:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     out = dict(pairs)
     if len(out) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise _Twice(repr(next(key for key in keys if keys.count(key) > 1)))
+        seen: set[str] = set()
+        for key, _ in pairs:
+            if key in seen:
+                raise _Twice(repr(key))
+            seen.add(key)
     return out
 
 
@@ -154,15 +160,17 @@ def _yaml_documents(text: str, source: str) -> list[Document]:
 
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
+        _check_yaml(yaml.parse(text, Loader=loader), source)
         values = list(yaml.load_all(text, Loader=loader))
     except yaml.MarkedYAMLError as e:
         where = f":{e.problem_mark.line + 1}" if e.problem_mark else ""
         raise BadSpec(f"{source}{where}: not valid YAML: {e.problem or e.context}") from None
-    except (yaml.YAMLError, ValueError) as e:
+    except ValueError:  # of a date or a number
+        raise BadSpec(f"{source}: not valid YAML: a date that there is not, or a number with too many digits") from None
+    except yaml.YAMLError as e:
         raise BadSpec(f"{source}: not valid YAML: {' '.join(str(e).split())}") from None
     out: list[Document] = []
     for number, value in enumerate(values):
-        _check_size(value, source)
         if isinstance(value, list):
             out += [Document(each, _yaml_lines(text, number, (index,))) for index, each in enumerate(value)]
         elif value is not None:
@@ -170,17 +178,52 @@ def _yaml_documents(text: str, source: str) -> list[Document]:
     return out
 
 
-def _check_size(value: Any, source: str) -> None:
-    todo, seen = [value], 0
-    while todo:
-        each = todo.pop()
-        seen += 1
-        if seen > MAX_VALUES:
+@dataclass(slots=True)
+class _Open:
+    """A sequence or mapping whose end has not come yet."""
+
+    anchor: str | None
+    mapping: bool
+    size: int = 1
+    members: int = 0
+    keys: set[str] = field(default_factory=set)
+
+
+def _check_yaml(events: Iterable[Any], source: str) -> None:
+    """Refuse what would take the loader too far, before it builds anything.
+
+    The C loader recurses without a limit (it crashes the process), and expands aliases and ``<<`` without one.
+    """
+    stack: list[_Open] = [_Open(None, False)]
+    sizes: dict[str, int] = {}
+    for event in events:
+        kind, top = type(event).__name__, stack[-1]
+        if kind in ("SequenceStartEvent", "MappingStartEvent"):
+            stack.append(_Open(event.anchor, kind[0] == "M"))
+            if len(stack) > MAX_DEPTH:
+                raise BadSpec(f"{source}:{event.start_mark.line + 1}: nested too deeply for a pipeline spec")
+            continue
+        if kind in ("SequenceEndEvent", "MappingEndEvent"):
+            stack.pop()
+            anchor, size, top = top.anchor, top.size, stack[-1]
+        elif kind == "AliasEvent":
+            if event.anchor not in sizes and any(each.anchor == event.anchor for each in stack):
+                raise BadSpec(f"{source}:{event.start_mark.line + 1}: {event.anchor!r} holds itself")
+            anchor, size = None, sizes.get(event.anchor, 1)
+        elif kind == "ScalarEvent":
+            anchor, size = event.anchor, 1
+            if top.mapping and top.members % 2 == 0:
+                if event.value in top.keys:
+                    raise _Twice(repr(event.value))
+                top.keys.add(event.value)
+        else:
+            continue
+        top.members += 1
+        top.size += size
+        if anchor:
+            sizes[anchor] = size
+        if top.size > MAX_VALUES:
             raise BadSpec(f"{source}: expands to more than {MAX_VALUES} values, too many for a pipeline spec")
-        if isinstance(each, dict):
-            todo.extend(each.values())
-        elif isinstance(each, list):
-            todo.extend(each)
 
 
 def _yaml_lines(text: str, number: int, prefix: Path) -> Callable[[Path], int]:

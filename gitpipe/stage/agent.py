@@ -218,7 +218,8 @@ class Agent:
             os.set_blocking(stdin, False)
             poller.register(stdin, select.POLLOUT)
         while True:
-            left = None if deadline is None else max(0.0, deadline - time.monotonic())
+            # A day at most at a time: poll takes no more than 24 of them in its milliseconds.
+            left = None if deadline is None else min(max(0.0, deadline - time.monotonic()), 86400.0)
             ready = poller.poll(None if left is None else left * 1000)
             if not ready and left is not None and deadline is not None and time.monotonic() >= deadline:
                 return None

@@ -34,6 +34,9 @@ from gitpipe.views import CommitInfo, FileDetails, FileInfo, RepoInfo
 RESERVED = (SPEC_BRANCH, "HEAD")
 """Branches of these names would be taken for something else, by gitpipe or by git."""
 
+MAX_LIST = 64 << 20
+"""Bytes of a list of sources (`put-file -i`)."""
+
 Progress = Callable[[int, int], None]
 """Called as (files done, files in all)."""
 
@@ -182,7 +185,7 @@ class DataRepos:
             NotFound: a source does not exist.
         """
         place = self._writable(words)
-        todo = list(sources) + (_lines_of(from_list) if from_list else [])
+        todo = list(sources) + (_lines_of(from_list) if from_list is not None else [])
         if not todo:
             raise UsageError("put-file: name what to put with -f FILE (or -f - for standard input)")
         if todo.count("-") and (not place.path or words[-1].endswith("/")):
@@ -530,7 +533,7 @@ class DataRepos:
 
     def _write(self, md5: str, file: Path, *, folders: bool = False) -> None:
         """Write whole or not at all: a name of its own first, then the right one."""
-        scratch = file.with_name(f".{file.name}.{secrets.token_hex(4)}.part")
+        scratch = file.with_name(f".{secrets.token_hex(8)}.part")  # not longer for a name that is as long as it may be
         try:
             if folders:
                 file.parent.mkdir(parents=True, exist_ok=True)
@@ -652,9 +655,14 @@ def _download(url: str, target: Path) -> Path:
 
 def _lines_of(name: str) -> list[str]:
     try:
-        text = Path(name).read_text(encoding="utf-8")
+        with Path(name).open("rb") as file:
+            data = file.read(MAX_LIST + 1)
+        text = data.decode("utf-8")
     except OSError as error:
         raise NotFound(f"cannot read the list {name}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise BadData(f"cannot read the list {name}: it is not UTF-8 text") from error
-    return [line.strip() for line in text.splitlines() if line.strip()]
+    if len(data) > MAX_LIST or "\0" in text:
+        raise BadData(f"cannot read the list {name}: expected a source a line, at most {MAX_LIST >> 20} MiB of them")
+    # Not splitlines: a name may hold one of the other characters that Unicode calls a line's end.
+    return [line.strip() for line in text.split("\n") if line.strip()]

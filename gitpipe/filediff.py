@@ -49,9 +49,10 @@ class FileDiff:
             raise NotFound(f"{here.repo} has no file {here.path or '/'}: see `gitpipe list-file {here.repo}`")
         if "" in ours or "" in theirs:  # one file; a folder on the other side has none of that name
             ours, theirs = ({k: v for k, v in side.items() if k == ""} for side in (ours, theirs))
+        base = there.path if "" in theirs and not ours else here.path  # the name of the one file, if only that is there
         return [
             FileChange(
-                f"{here.path}/{path}".strip("/"),
+                f"{base}/{path}".strip("/"),
                 theirs.get(path, ""),
                 ours.get(path, ""),
                 self.blobs.size(theirs[path]) if path in theirs else None,

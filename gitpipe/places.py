@@ -19,6 +19,8 @@ from gitpipe.repo import HEADS, Repo
 OPEN = "refs/gitpipe-local/open/"
 HEX = re.compile(r"[0-9a-f]{4,64}\Z")
 ID = re.compile(r"[0-9a-f]{32}\Z")
+MAX_PART, MAX_PATH = 255, 3000
+"""Bytes of a file's name on all common file systems; of a whole path, with room for the folders above ``data/``."""
 SUFFIX = re.compile(r"(.+?)((?:\^\d*|~\d*)+)\Z")
 
 
@@ -156,7 +158,10 @@ def clean_path(path: str) -> str:
         return ""
     try:
         check_path(stripped)
-        stripped.encode("utf-8")
+        parts = stripped.encode("utf-8").split(b"/")
     except (BadData, UnicodeEncodeError) as error:
         raise BadName(f"bad path {path!r}: it must be relative, without '..' or '.git', and UTF-8") from error
+    # Else the repo could be put into, but never be checked out.
+    if max(map(len, parts)) > MAX_PART or len(stripped) > MAX_PATH:
+        raise BadName(f"bad path {path[:40]!r}…: file systems take {MAX_PART} bytes a name, and {MAX_PATH} in all")
     return stripped

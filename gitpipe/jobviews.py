@@ -89,15 +89,25 @@ class Jobs:
     def logs(
         self, job: str | None = None, pipeline: str | None = None, datum: str | None = None, tail: int | None = None
     ) -> Iterator[LogLine]:
-        """What stages printed: of a job, of all jobs of a pipeline (oldest first), or of all."""
+        """What stages printed: of a job, of all jobs of a pipeline (oldest first), or of all.
+
+        Raises:
+            NotFound: no such job or pipeline, or none of these jobs has run a datum of that id.
+        """
         if job is not None:
             rows = [self.find(job)]
         elif pipeline is not None:
             rows = self._of(pipeline, "ORDER BY seq")
         else:
             rows = self.journal.jobs(tail="ORDER BY seq")
+        if datum is not None and not any(self._has_run(row, datum) for row in rows):
+            raise NotFound(f"no job that was asked for has run a datum {datum!r}: see `gitpipe list-datum JOB`")
         lines = (line for row in rows for line in self.files.read(row.seq, row.id, row.pipeline, datum))
         return iter(deque(lines, maxlen=tail)) if tail is not None else lines
+
+    def _has_run(self, row: JobRow, datum: str) -> bool:
+        """Whether the job has run a datum whose id begins so."""
+        return bool(datum) and any(each.startswith(datum) for each in self.journal.runs(row.seq))
 
     def workers(self) -> builtins.list[WorkerInfo]:
         """Every worker slot of every pipeline; one that no job has used yet is idle, all are off without a runner."""

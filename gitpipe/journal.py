@@ -308,7 +308,10 @@ class Journal:
 
     def jobs(self, where: str = "1", args: Iterable[Any] = (), tail: str = "ORDER BY seq") -> list[JobRow]:
         """Jobs that fulfil an SQL condition (own constants only, never a user's text)."""
-        rows = self.db.execute(f"SELECT * FROM jobs WHERE {where} {tail}", tuple(args)).fetchall()
+        try:
+            rows = self.db.execute(f"SELECT * FROM jobs WHERE {where} {tail}", tuple(args)).fetchall()
+        except UnicodeEncodeError:
+            return []  # asked for something that is not UTF-8: no job has such a name
         return [_job(row) for row in rows]
 
     def job(self, seq: int) -> JobRow | None:

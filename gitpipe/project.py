@@ -30,7 +30,7 @@ from gitpipe.checkout import Checkouts
 from gitpipe.commit import SPEC_BRANCH
 from gitpipe.datarepos import DataRepos
 from gitpipe.datumviews import JobDatums
-from gitpipe.errors import GitpipeError, NotARepo, Refused, UsageError
+from gitpipe.errors import GitpipeError, NotARepo, NotFound, Refused, UsageError
 from gitpipe.executors import Executor, open_executor
 from gitpipe.filediff import FileDiff
 from gitpipe.history import History
@@ -267,6 +267,30 @@ class Project:
         self.repo.git("notes", f"--ref={NOTES}", "add", "-f", "-m", text, job.output or "", env=who)
 
     # -- wait, run ---------------------------------------------------------------------------------------------------
+
+    def check_commits(self, words: Sequence[str]) -> None:
+        """Make sure that each word is a commit, repo, pipeline or job: what is awaited is to be something.
+
+        Args:
+            words: ``REPO@COMMIT``, ``REPO/COMMIT`` and ``REPO COMMIT`` as Pachyderm's versions spell it, or a job.
+
+        Raises:
+            NotFound: a word is none of these.
+        """
+        for index, word in enumerate(words):
+            if not self.data.is_output(word) and not self._is_known(word, words[index - 1] if index else ""):
+                raise NotFound(
+                    f"no commit, pipeline or job {word!r}: see `gitpipe list-commit REPO` or `gitpipe list-job`"
+                )
+
+    def _is_known(self, word: str, before: str) -> bool:
+        with contextlib.suppress(GitpipeError):
+            return bool(self.data.locate([word.replace("/", "@", 1)], path=False))
+        with contextlib.suppress(GitpipeError):
+            return bool(self.jobs.find(word))
+        with contextlib.suppress(GitpipeError):
+            return bool(self.data.locate([before, word], path=False))
+        return False
 
     def wait(self, on_progress: OnProgress = lambda _: None, timeout: float | None = None) -> list[JobInfo]:
         """Block until all that is known now is done; the jobs that ran, and those that stand failed.

@@ -29,9 +29,11 @@ COMPLETION = frozenset({"--install-completion", "--show-completion"})
 # What click calls ClickException.  Newer typers carry click inside, older ones import it: this finds both.
 PARSE_ERROR: type[Exception] = typer.BadParameter.__mro__[2]
 
-# Failures of the machine, not of gitpipe: they get a line; any other OSError is a bug and shows its traceback.
+# Failures of the machine, or of a name that it cannot take, not of gitpipe: they get a line; any other OSError is a
+# bug and shows its traceback.
 MACHINE = frozenset(
     {errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE}
+    | {errno.ENAMETOOLONG, errno.ELOOP, errno.EFBIG}
 )
 
 
@@ -106,6 +108,10 @@ def usage_line(error: Exception, program: str) -> str:
     """What click has to say about a mistyped command, and where to read how it is typed."""
     text = error.format_message() if hasattr(error, "format_message") else str(error)
     context = getattr(error, "ctx", None)
+    option = getattr(error, "option_name", "") if type(error).__name__ == "NoSuchOption" else ""
+    takes_words = any(param.param_type_name == "argument" for param in context.command.params) if context else False
+    if option and not option.startswith("--") and takes_words:
+        text = f"{text.rstrip('.')}; a name that begins with '-' stands behind '--'"
     return f"{text.rstrip('.')} (see '{context.command_path if context else program} --help')"
 
 

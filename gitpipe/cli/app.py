@@ -31,6 +31,8 @@ PANELS = (REPOS, FILES, COMMITS, PIPELINES, JOBS, GITLIKE, ADMIN)
 """The groups in the order of the help page."""
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+MANY = 10**9
+"""The most that a number on the command line may be, where it says how many."""
 Raw = Annotated[bool, typer.Option("--raw", help="Print JSON, one document a line.")]
 Message = Annotated[str | None, typer.Option("--message", "-m", help="The commit's message.")]
 

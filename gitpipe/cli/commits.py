@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from gitpipe.cli import complete, show
-from gitpipe.cli.app import COMMITS, Message, Raw, command, project
+from gitpipe.cli.app import COMMITS, MANY, Message, Raw, command, project
 
 BranchWords = Annotated[
     list[str],
@@ -81,7 +81,9 @@ def subscribe_commit(
         ),
     ] = None,
     new: Annotated[bool, typer.Option("--new", help="Only commits from now on.")] = False,
-    limit: Annotated[int | None, typer.Option("--limit", "-n", min=1, help="End after so many commits.")] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", "-n", min=1, max=MANY, help="End after so many commits.")
+    ] = None,
     raw: Raw = False,
 ) -> None:
     """Print the commits of a branch, the oldest first, then each as it comes, until Ctrl-C.

@@ -118,6 +118,8 @@ def get_file(
 
     Example: gitpipe get-file inference master 1.csv
     """
+    if output == "":
+        raise UsageError("-o '' names no file: -o OUT, or -o - for standard output")
     out = Path(output) if output and output != "-" else None
     if recursive and out is None:
         raise UsageError("get-file -r writes a folder: say where to with -o OUT")

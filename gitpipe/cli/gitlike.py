@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from gitpipe.cli import complete, show
-from gitpipe.cli.app import GITLIKE, Raw, command, is_terminal, project, say
+from gitpipe.cli.app import GITLIKE, MANY, Raw, command, is_terminal, project, say
 from gitpipe.errors import GitpipeError, Refused, UsageError
 from gitpipe.views import DagInfo, JobInfo
 
@@ -51,7 +51,9 @@ def log(
     provenance: Annotated[bool, typer.Option("--provenance", help="Show what each commit was made from.")] = False,
     descendants: Annotated[bool, typer.Option("--descendants", help="Show what was made from it instead.")] = False,
     graph: Annotated[bool, typer.Option("--graph", help="Draw the tree.")] = False,
-    limit: Annotated[int | None, typer.Option("--limit", "-n", min=1, help="At most so many commits.")] = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", "-n", min=1, max=MANY, help="At most so many commits.")
+    ] = None,
     raw: Raw = False,
 ) -> None:
     """Show commits with what they were made from, or with what was made from them.

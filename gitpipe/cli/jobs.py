@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from gitpipe.cli import complete, show
-from gitpipe.cli.app import JOBS, Raw, command, project
+from gitpipe.cli.app import JOBS, MANY, Raw, command, project
 from gitpipe.cli.progress import JobProgress
 from gitpipe.errors import GitpipeError, JobFailed
 from gitpipe.views import JobInfo
@@ -46,7 +46,7 @@ class Interrupted(GitpipeError):
 @command("list-job", JOBS)
 def list_job(
     pipeline: OfPipeline = None,
-    limit: Annotated[int | None, typer.Option("--limit", "-n", min=1, help="At most so many jobs.")] = None,
+    limit: Annotated[int | None, typer.Option("--limit", "-n", min=1, max=MANY, help="At most so many jobs.")] = None,
     raw: Raw = False,
 ) -> None:
     """List the jobs, the newest first; progress is processed + skipped / total datums."""
@@ -111,7 +111,9 @@ def logs(
         str | None,
         typer.Option("--datum", metavar="DATUM", help="Of this datum only.", autocompletion=complete.datums),
     ] = None,
-    tail: Annotated[int | None, typer.Option("--tail", min=0, metavar="N", help="The last N lines only.")] = None,
+    tail: Annotated[
+        int | None, typer.Option("--tail", min=0, max=MANY, metavar="N", help="The last N lines only.")
+    ] = None,
     raw: Raw = False,
 ) -> None:
     """Print what the code of jobs wrote to standard output and standard error.
@@ -148,6 +150,7 @@ def wait(
 ) -> None:
     """Wait until all pipelines have run on all commits, showing progress; a failed job gives exit status 3."""
     here = project()
+    here.check_commits(commits or [])
     with JobProgress() as progress:
         try:
             ran = here.wait(progress.update, timeout)

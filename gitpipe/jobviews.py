@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import builtins
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
 
 from gitpipe.commit import CommitRef
 from gitpipe.errors import NotFound, Refused
@@ -102,8 +102,19 @@ class Jobs:
             rows = self.journal.jobs(tail="ORDER BY seq")
         if datum is not None and not any(self._has_run(row, datum) for row in rows):
             raise NotFound(f"no job that was asked for has run a datum {datum!r}: see `gitpipe list-datum JOB`")
-        lines = (line for row in rows for line in self.files.read(row.seq, row.id, row.pipeline, datum))
-        return iter(deque(lines, maxlen=tail)) if tail is not None else lines
+        starts: builtins.list[tuple[JobRow, int]] = []
+        surplus = 0
+        if tail is None:
+            starts = [(row, 0) for row in rows]
+        else:
+            for row in reversed(rows):
+                if tail <= 0:
+                    break
+                start, lines = self.files.tail(row.seq, tail, datum)
+                starts.insert(0, (row, start))
+                surplus, tail = max(0, lines - tail), tail - lines
+        found = (line for row, start in starts for line in self.files.read(row.seq, row.id, row.pipeline, datum, start))
+        return islice(found, surplus, None)
 
     def _has_run(self, row: JobRow, datum: str) -> bool:
         """Whether the job has run a datum whose id begins so."""

@@ -1,4 +1,4 @@
-"""`python -m gitpipe`: the command line, or the lean path that the git hooks take.
+"""Where ``gitpipe``, ``git pipe`` and ``python -m gitpipe`` begin: the command line, or the lean path for git's hooks.
 
 A hook runs at every switch of branches, so it must not pay for the command line's imports.
 """
@@ -14,9 +14,13 @@ def main() -> None:
         from gitpipe.hookmain import main as hook
 
         sys.exit(hook(sys.argv[2:]))
-    from gitpipe.cli import main as cli
+    try:
+        from gitpipe.cli import main as cli
 
-    cli()
+        cli()
+    except KeyboardInterrupt:  # while the imports were at work, which take longer than many a command
+        print("gitpipe: interrupted", file=sys.stderr)
+        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -537,12 +537,17 @@ class DataRepos:
         try:
             if folders:
                 file.parent.mkdir(parents=True, exist_ok=True)
+            if file.exists() and not file.is_file():  # /dev/null is not to become a file
+                with Path(self.blobs.path_of(md5)).open("rb") as source, file.open("wb") as target:
+                    shutil.copyfileobj(source, target)
+                return
             shutil.copyfile(self.blobs.path_of(md5), scratch)
             scratch.replace(file)
         except OSError as error:
+            raise GitpipeError(f"cannot write {file}: {error.strerror or error}") from error
+        finally:
             with contextlib.suppress(OSError):
                 scratch.unlink()
-            raise GitpipeError(f"cannot write {file}: {error.strerror or error}") from error
 
     def _here(self, place: Place, files: Listing) -> None:
         missing = self.blobs.missing(files.values())
@@ -628,7 +633,7 @@ def _finished(held: Commit, message: str | None, commit_id: str) -> str:
 
 def _joined(target: str, name: str, several: bool) -> str:
     folder = target.rstrip("/")
-    return clean_path(f"{folder}/{name}") if several or folder != target or not target else target
+    return clean_path(f"{folder}/{name}".lstrip("/")) if several or folder != target or not target else target
 
 
 def _base(url: str) -> str:

@@ -6,6 +6,7 @@ the files of the data repo that is checked out.
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 from gitpipe.errors import NotFound, Refused
@@ -39,9 +40,17 @@ def copy_example(name: str, target: Path) -> list[str]:
     if clash:
         raise Refused(f"{', '.join(clash)}: there already with another content; move it away first")
     written = [path for path in sorted(plan) if not (target / path).exists()]
-    for path in written:
-        (target / path).parent.mkdir(parents=True, exist_ok=True)
-        (target / path).write_bytes(plan[path])
+    done = []
+    try:
+        for path in written:
+            done.append(target / path)
+            (target / path).parent.mkdir(parents=True, exist_ok=True)
+            (target / path).write_bytes(plan[path])
+    except BaseException:  # all or nothing: half a file would be in the way the next time
+        for file in done:
+            with contextlib.suppress(OSError):
+                file.unlink()
+        raise
     return written
 
 

@@ -756,8 +756,8 @@ def test_a_closed_pipe_is_no_failure_to_talk_about() -> None:
 def test_an_interrupt_is_one_line_and_status_130() -> None:
     process = faked("wait")
     assert process.stdout is not None
-    while process.stdout.readline() != b"ready\n":
-        pass
+    while (line := process.stdout.readline()) != b"ready\n":
+        assert line, "it ended before it was ready"
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=20)
     assert process.returncode == 130

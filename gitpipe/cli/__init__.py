@@ -1,6 +1,6 @@
 """The command line: parse, make one call, print.  The only package that imports typer and rich.
 
-`main` is what ``gitpipe``, ``git pipe`` and ``python -m gitpipe`` start; here sits the one handler that turns every
+`main` is what ``gitpipe``, ``git pipe`` and ``python -m gitpipe`` come to; here sits the one handler that turns every
 expected failure into one line on standard error and an exit status.  Knows nothing of how a command does its work,
 and loads that (`gitpipe.project`) only once a command runs, so that ``--help`` stays quick.
 """

@@ -158,11 +158,12 @@ def write_whole(file: Path, data: bytes) -> None:
     if file.exists() and not file.is_file():
         file.write_bytes(data)
         return
-    scratch = file.with_name(f".{file.name}.{secrets.token_hex(4)}.part")
+    scratch = file.with_name(f".{secrets.token_hex(8)}.part")
     try:
         scratch.write_bytes(data)
         scratch.replace(file)
     except OSError as error:
+        raise GitpipeError(f"cannot write {file}: {error.strerror or error}") from error
+    finally:
         with contextlib.suppress(OSError):
             scratch.unlink()
-        raise GitpipeError(f"cannot write {file}: {error.strerror or error}") from error

@@ -150,7 +150,8 @@ def wait(
 ) -> None:
     """Wait until all pipelines have run on all commits, showing progress; a failed job gives exit status 3."""
     here = project()
-    here.check_commits(commits or [])
+    if commits:
+        here.check_commits(commits)
     with JobProgress() as progress:
         try:
             ran = here.wait(progress.update, timeout)

@@ -15,6 +15,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -228,6 +229,14 @@ def test_output_repo_as_target(repo: Path, sh: Shell) -> None:
 
 # ---------------------------------------------------------------- specs
 
+
+def bomb(member: str) -> str:
+    """A few lines of YAML that would expand to billions of values."""
+    lines = ["a: &a {x: 1}"]
+    lines += [f"{b}: &{b} {member.format(','.join(['*' + a] * 20))}" for a, b in pairwise("abcdefghijkl")]
+    return "\n".join(lines)
+
+
 TEXT: list[tuple[str | bytes, str]] = [
     ("", "empty"),
     ("[]", "empty"),
@@ -242,6 +251,18 @@ TEXT: list[tuple[str | bytes, str]] = [
     ("[" * 100_000, "nested too deeply"),
     ('{"a":' * 50_000, "nested too deeply"),
     ("pipeline: [unclosed\n", "not valid YAML"),
+    ("- " * 100_000, "nested too deeply"),  # YAML in block form; the C library crashes the process at this depth
+    ("pipeline: " + "{a: " * 50_000, "nested too deeply"),
+    (bomb("[{}]"), "expands to more than"),
+    (bomb("\n  <<: [{}]"), "expands to more than"),
+    ("a: &a [*a]\n", "holds itself"),
+    ("pipeline: {name: a, name: b}\n", "'name' stands twice"),
+    ('{"pipeline": {"name": "a", "name": "b"}}', "'name' stands twice"),
+    ('{"a": ' + "9" * 5000 + "}", "too many digits"),
+    ("a: " + "9" * 5000 + "\n", "too many digits"),
+    ("pipeline: " + "1:" * 9999 + "1\n", "too many digits"),
+    ('{"description": "' + "x" * (10 << 20) + '"}', "too large"),
+    ('{"pipeline": {"name": "p"}}'.encode("utf-16"), "binary"),
     ('pipeline: !!python/object/apply:os.system ["id"]\n', "not valid YAML"),
 ]
 """Contents of a file that is no spec, and words of the line that says so."""
@@ -274,7 +295,17 @@ FIELDS: list[tuple[dict[str, Any], str]] = [
     (spec(transform={}), '"cmd"'),
     (spec(parallelism_spec={"constant": -1}), "at least 0"),
     (spec(parallelism_spec={"constant": "x"}), "a whole number"),
+    (spec(parallelism_spec={"constant": 10**9}), "at most 10000"),
+    (spec(parallelism_spec={"coefficient": float("nan")}), "a finite number"),
+    (spec(parallelism_spec={"coefficient": float("inf")}), "a finite number"),
+    (spec(datum_tries=10**400), "at most 10000"),
+    (spec(datum_tries="three"), "a whole number"),
+    (spec(datum_tries=True), "a whole number"),
     (spec(datum_timeout="soon"), "a duration"),
+    (spec(datum_timeout="9" * 400 + "h"), "at most 277777 hours"),
+    (spec(description="\ud800"), "half a surrogate pair"),
+    (spec(cmd=["a\0b"]), "NUL character"),
+    (spec(input={"pfs": {"repo": "training", "glob": "/\ud800"}}), "half a surrogate pair"),
     (spec(code=["../x"]), "below the spec's folder"),
     (spec(code=["nosuch.py"]), "code 'nosuch.py'"),
     (spec(foo=1), "foo: is not a field here"),
@@ -747,8 +778,8 @@ def test_interrupted(repo: Path, sh: Shell) -> None:
         process = subprocess.Popen(["gitpipe", verb], cwd=repo, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         try:
             assert process.stdout is not None
-            while b"running" not in process.stdout.readline():
-                pass
+            while b"running" not in (line := process.stdout.readline()):
+                assert line, "it ended before the job ran"
             process.send_signal(signal.SIGINT)
             _, err = process.communicate(timeout=30)
         finally:

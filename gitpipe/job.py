@@ -60,6 +60,7 @@ class Work:
     spec_head: str | None
     all: dict[str, Datum] = field(default_factory=dict)  # datum id -> datum, in the input's order
     lines: dict[str, str] = field(default_factory=dict)  # datum id -> index line, as they are known
+    outputs: dict[str, datumindex.Outputs] = field(default_factory=dict)  # the same, taken apart
     committed: int = 0  # datums that an earlier output commit holds
     stood: set[str] = field(default_factory=set)  # those of them whose line is taken as it is
     counts: dict[str, int] = field(default_factory=dict)
@@ -225,7 +226,7 @@ class JobRunner:
         name = work.pipeline.name
         self._index_history(name, work.parent)
         known = self.journal.known_datums(name, work.all)
-        outputs = {datum: datumindex.outputs_of(line) for datum, (line, _) in known.items()}
+        outputs: dict[str, datumindex.Outputs] = {d: datumindex.outputs_of(line) for d, (line, _) in known.items()}
         gone = set(self.blobs.missing(md5 for files in outputs.values() for _, md5, _ in files))
         if gone:
             with contextlib.suppress(GitpipeError):  # a remote out of reach: what is lost is made again
@@ -244,8 +245,9 @@ class JobRunner:
             if any(i.files and f'["{i.name}","{i.commit.branch}",' not in line for i in work.all[datum].inputs):
                 # The same files, but from another branch than then: the index is to name this one.
                 work.lines[datum] = datumindex.line_of(datum, work.all[datum], files)
+                work.outputs[datum] = files
                 continue
-            work.lines[datum] = line
+            work.lines[datum], work.outputs[datum] = line, files
             if committed:
                 work.stood.add(datum)
         total = len(work.all)
@@ -348,7 +350,7 @@ class JobRunner:
             if result.ok:
                 line = datumindex.line_of(result.datum, work.all[result.datum], result.outputs)
                 self.blobs.adopt(md5 for _, md5, _ in result.outputs)
-                work.lines[result.datum] = line
+                work.lines[result.datum], work.outputs[result.datum] = line, result.outputs
                 done.lines.append((result.datum, line))
                 counts = work.counts
                 counts["processed"] += 1
@@ -460,7 +462,7 @@ class JobRunner:
         owner: dict[str, str] = {}
         merged: Listing = {}
         for datum in work.all:
-            for path, md5, _ in datumindex.outputs_of(work.lines[datum]):
+            for path, md5, _ in work.outputs[datum]:
                 if path in owner:
                     one, two = describe(work.all[owner[path]]), describe(work.all[datum])
                     raise Failed(f"datums {one} and {two} both write {path}: give them different names in /pfs/out")
@@ -483,7 +485,8 @@ class JobRunner:
             **datumindex.entries(self.repo, self.blobs, index),
         }
         config = self.pipelines.dvc_config()
-        tree = write_tree(self.repo, self.blobs, listing, config=config, extra=extra)
+        sizes = {md5: size for files in work.outputs.values() for _, md5, size in files}
+        tree = write_tree(self.repo, self.blobs, listing, config=config, extra=extra, sizes=sizes)
         when = max(
             self.repo.commit(sha).time
             for sha in [*([work.parent] if work.parent else []), *(r.sha for r in work.origin.provenance)]

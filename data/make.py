@@ -38,13 +38,13 @@ DIABETES = ("age", "sex", "bmi", "map", "tc", "ldl", "hdl", "tch", "ltg", "glu",
 
 
 def write_diabetes(folder: Path) -> None:
-    """Write the 442 patients: every tenth to `holdout.csv`, the others to `training_prod.csv`, `attributes/*.json`.
+    """Write 442 patients to `training_prod.csv` and every tenth of them, from the fourth on, to `holdout.csv` instead.
 
-    The attributes, of three patients that were held out, are the two that the pipelines' model looks at.
+    `attributes/*.json` have, for three of those held out, the two values that the pipelines' model looks at.
     """
     table = load_diabetes(scaled=True)
     rows = [[f"{value:.6f}" for value in (*row, y)] for row, y in zip(table.data, table.target, strict=True)]
-    held, training = rows[9::10], [row for number, row in enumerate(rows) if number % 10 != 9]
+    held, training = rows[3::10], [row for number, row in enumerate(rows) if number % 10 != 3]
     (folder / "attributes").mkdir(parents=True, exist_ok=True)
     for file, part in (("training_prod.csv", training), ("holdout.csv", held)):
         (folder / file).write_bytes("".join(",".join(row) + "\n" for row in (DIABETES, *part)).encode())

@@ -33,4 +33,3 @@ def dumps(value, margin: str = "") -> str:
 def read_folder(folder: Path) -> dict[str, dict]:
     """The JSON files of a folder, by name."""
     return {path.name: json.loads(path.read_text()) for path in sorted(folder.glob("*.json"))}
-

@@ -10,7 +10,8 @@ def fit(columns: list[list[float]], y: list[float]) -> list[float]:
     """The intercept and a coefficient a column, by a QR decomposition with Householder's reflections.
 
     Raises:
-        ValueError: a value is not finite, or the columns leave more than one line possible: too few rows, or a column that follows from others.
+        ValueError: a value is not finite, or more than one line is possible: too few rows, or a column that follows
+            from others.
     """
     count = len(columns) + 1
     upper = [[1.0] * len(y), *(list(column) for column in columns)]

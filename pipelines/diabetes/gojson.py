@@ -25,7 +25,7 @@ def dumps(value, margin: str = "") -> str:
         return "{\n" + ",\n".join(items) + f"\n{margin}}}"
     if isinstance(value, list) and value:
         return "[\n" + ",\n".join(deeper + dumps(item, deeper) for item in value) + f"\n{margin}]"
-    if isinstance(value, (int, float)):
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
         return number(value)
     return json.dumps(value, ensure_ascii=False)
 

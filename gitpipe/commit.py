@@ -97,6 +97,14 @@ def check_listing(listing: Mapping[str, str]) -> Listing:
     return out
 
 
+def files_below(listing: Mapping[str, str], path: str) -> Listing:
+    """The files at `path` ("" is all), by their path below it; a single file has the path ""; nothing there is {}."""
+    if path in listing:
+        return {"": listing[path]}
+    inside = f"{path}/" if path else ""
+    return {name[len(inside) :]: md5 for name, md5 in listing.items() if name.startswith(inside)}
+
+
 def folder_clash(listing: Mapping[str, str]) -> str | None:
     """A path that is a file in `listing` and also a folder of another file there, or None."""
     for path in listing:

@@ -12,13 +12,14 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from gitpipe.blobs.dvc import DvcStore
 from gitpipe.blobs.pointers import Out, read_pointer
 from gitpipe.checkout import Checkouts
-from gitpipe.commit import SPEC_BRANCH, Listing, check_name, folder_clash, repo_of
+from gitpipe.commit import SPEC_BRANCH, CommitRef, Listing, check_name, files_below, folder_clash, repo_of
 from gitpipe.datatree import POINTER, data_key, read_listing, write_tree
 from gitpipe.errors import BadData, BadName, GitpipeError, NotFound, Refused, UsageError
 from gitpipe.globs import cut
@@ -28,7 +29,7 @@ from gitpipe.pipelines import PipelineStore
 from gitpipe.places import OPEN, Place, Places, clean_path
 from gitpipe.provenance import Origin, read_origin, trailers
 from gitpipe.repo import HEADS, Commit, RefUpdate, Repo
-from gitpipe.views import CommitInfo, FileInfo, RepoInfo
+from gitpipe.views import CommitInfo, FileDetails, FileInfo, RepoInfo
 
 RESERVED = (SPEC_BRANCH, "HEAD")
 """Branches of these names would be taken for something else, by gitpipe or by git."""
@@ -64,7 +65,7 @@ class DataRepos:
         check_name("repo", name)
         if name in RESERVED:
             raise BadName(f"repo name {name!r} is reserved: choose another name")
-        self._refuse_output([name], "choose another name")
+        self.refuse_output([name], "choose another name")
         if self.repo.ref(HEADS + name):
             what = "repo" if self._is_repo(name) else "branch"
             raise Refused(f"{what} {name} exists already: see `gitpipe list-repo`")
@@ -82,10 +83,9 @@ class DataRepos:
         Raises:
             Refused: a pipeline reads or owns it, or it is checked out, or the branch is no data repo.
         """
-        self._refuse_output([name], f"`gitpipe delete-pipeline {name}`")
+        self.refuse_output([name], f"`gitpipe delete-pipeline {name}`")
         place = self.locate([name], path=False)
-        specs = {n: p.spec for n, p in self.pipelines.all(self.pipelines.head()).items()}
-        readers = sorted(n for n, s in specs.items() if any(leaf.repo == name for leaf in s.input.leaves()))
+        readers = self.readers(name)
         if readers and not force:
             raise Refused(f"{name} is read by pipeline {', '.join(readers)}: delete that first, or use -f")
         if name == SPEC_BRANCH:
@@ -108,9 +108,13 @@ class DataRepos:
         found = [self._info(b, heads.get(HEADS + b)) for b in self._repo_branches(heads)]
         return sorted(found, key=lambda r: (-r.created, r.name))
 
+    def names(self) -> list[str]:
+        """The names of all repos, sorted."""
+        return self._repo_branches(self.repo.refs("refs/heads"))
+
     def inspect_repo(self, name: str) -> RepoInfo:
         """One repo."""
-        if self._is_output(name) and self.repo.ref(HEADS + name) is None:
+        if self.is_output(name) and self.repo.ref(HEADS + name) is None:
             return self._info(name, None)  # as in the list: the pipeline has not written anything yet
         place = self.locate([name], path=False)
         if not self._is_repo(place.repo):
@@ -194,15 +198,7 @@ class DataRepos:
                     progress(done + 1, len(pairs))
         what = next(iter(put)) if len(put) == 1 else f"{len(put)} files"
         subject = message or " ".join(f"put-file {what}".split())
-
-        def change(listing: Listing) -> Listing:
-            merged = {**listing, **(self._appended(place, listing, put) if append else put)}
-            clash = folder_clash(merged)
-            if clash:
-                raise Refused(f"{place.repo}: {clash} would be both a file and a folder: delete-file it first")
-            return merged
-
-        return self._change(place, change, subject)
+        return self._put(place, put, subject, append=append)
 
     def _appended(self, place: Place, listing: Listing, put: Listing) -> Listing:
         """`put`, each file behind what `listing` has of it: as it is now, after whoever was faster."""
@@ -266,30 +262,77 @@ class DataRepos:
 
         return self._change(place, change, message or " ".join(f"delete-file {place.path}".split()))
 
+    def copy_file(
+        self, source: Sequence[str], target: Sequence[str], *, append: bool = False, message: str | None = None
+    ) -> str:
+        """Copy a file, or a folder with all its files, from any commit into a repo; the new commit's sha.
+
+        No bytes move: the same blobs are named once more.
+
+        Raises:
+            NotFound: nothing is at `source`.
+            Refused: `target` is the output of a pipeline, or would be both a file and a folder.
+        """
+        place, listing = self._files(source)
+        files = self.below(place, listing)
+        to = self._writable(target)
+        name = PurePosixPath(place.path).name
+        inside = not to.path or target[-1].endswith("/")  # a slash at the end names a folder to copy into, as with cp
+        base = f"{to.path}/{name}".strip("/") if inside else to.path
+        put = {clean_path(f"{base}/{path}"): md5 for path, md5 in files.items()}
+        if append:
+            self._here(place, {f"{place.path}/{path}".strip("/"): md5 for path, md5 in files.items()})
+        subject = message or " ".join(f"copy-file {place.repo}:{place.path or '/'} {base or '/'}".split())
+        return self._put(to, put, subject, append=append)
+
+    def _put(self, place: Place, put: Listing, subject: str, *, append: bool) -> str:
+        def change(listing: Listing) -> Listing:
+            merged = {**listing, **(self._appended(place, listing, put) if append else put)}
+            clash = folder_clash(merged)
+            if clash:
+                raise Refused(f"{place.repo}: {clash} would be both a file and a folder: delete-file it first")
+            return merged
+
+        return self._change(place, change, subject)
+
     def locate(self, words: Sequence[str], *, path: bool = True) -> Place:
         """Where `words` lead; a pipeline that has written nothing yet is told from a repo that is not there."""
         try:
             return self.places.locate(words, path=path)
         except NotFound:
             name = _repo_word(words)
-            if self.repo.ref(HEADS + name) or not self._is_output(name):
+            if self.repo.ref(HEADS + name) or not self.is_output(name):
                 raise
             raise NotFound(f"pipeline {name} has no output yet: `gitpipe wait`, or see `gitpipe status`") from None
 
-    def _is_output(self, name: str) -> bool:
+    def check_repo(self, name: str) -> None:
+        """Raises Refused where the branch `name` is no data repo."""
+        if not self._is_repo(name):
+            raise Refused(f"branch {name} is not a data repo: `gitpipe create-repo NAME` makes one")
+
+    def readers(self, name: str, branch: str | None = None) -> list[str]:
+        """The pipelines that read a repo, or just that branch of it."""
+        specs = {n: p.spec for n, p in self.pipelines.all(self.pipelines.head()).items()}
+        return sorted(
+            n
+            for n, spec in specs.items()
+            if any(leaf.repo == name and branch in (None, leaf.branch) for leaf in spec.input.leaves())
+        )
+
+    def is_output(self, name: str) -> bool:
+        """Whether `name` is a pipeline, so that the repo of that name is written by it alone."""
         return name in self.pipelines.versions(self.pipelines.head())
 
-    def _refuse_output(self, words: Sequence[str], instead: str) -> None:
+    def refuse_output(self, words: Sequence[str], instead: str) -> None:
         """Raises Refused where `words` name the output of a pipeline, also before there is any."""
         name = _repo_word(words)
-        if self._is_output(name):
+        if self.is_output(name):
             raise Refused(f"{name} is the output of a pipeline: {instead}")
 
     def _writable(self, words: Sequence[str]) -> Place:
-        self._refuse_output(words, "put files into one of its inputs")
+        self.refuse_output(words, "put files into one of its inputs")
         place = self.locate(words)
-        if not self._is_repo(place.repo):
-            raise Refused(f"branch {place.repo} is not a data repo: `gitpipe create-repo NAME` makes one")
+        self.check_repo(place.repo)
         if not place.open and not place.at_head:
             raise Refused(f"{place.repo}@{(place.commit or '')[:12]} is finished: put to the branch, or start-commit")
         if not place.open:
@@ -333,10 +376,9 @@ class DataRepos:
 
     def start_commit(self, words: Sequence[str], message: str | None = None) -> str:
         """Open a commit; its provisional id, which later commands accept.  The branch moves at `finish_commit`."""
-        self._refuse_output(words, "start a commit in one of its inputs")
+        self.refuse_output(words, "start a commit in one of its inputs")
         place = self.locate(words, path=False)
-        if not self._is_repo(place.repo):
-            raise Refused(f"branch {place.repo} is not a data repo: `gitpipe create-repo NAME` makes one")
+        self.check_repo(place.repo)
         if place.open or not place.at_head or place.commit is None:
             raise Refused(f"start-commit needs a branch, not a commit: `gitpipe start-commit {place.repo}`")
         commit_id = secrets.token_hex(16)
@@ -440,10 +482,7 @@ class DataRepos:
         if place.path in listing:
             self._get_one(place, listing[place.path], out, sink)
             return
-        inside = f"{place.path}/" if place.path else ""
-        below = {p[len(inside) :]: m for p, m in listing.items() if p.startswith(inside)}
-        if not below:
-            raise NotFound(f"{place.repo} has no file {place.path or '/'}: see `gitpipe list-file {place.repo}`")
+        below = self.below(place, listing)
         if not recursive:
             what = place.path or "/"
             raise UsageError(f"{what} is a folder of {place.repo}: get-file -r -o FOLDER takes it with all its files")
@@ -451,6 +490,35 @@ class DataRepos:
         self._here(place, below)
         for path, md5 in below.items():
             self._write(md5, target / path, folders=True)
+
+    def inspect_file(self, words: Sequence[str]) -> FileDetails:
+        """One file or folder of a repo (``/`` is all of it)."""
+        place, listing = self._files(words)
+        files = self.below(place, listing) if place.path or listing else {}
+        md5 = listing.get(place.path, "")
+        sizes = [self.blobs.size(each) for each in files.values()]
+        return FileDetails(
+            repo=place.repo,
+            branch=repo_of(place.branch)[1],
+            commit=place.open or place.commit or "",
+            path=f"/{place.path}",
+            type="file" if md5 else "dir",
+            size=None if None in sizes else sum(size or 0 for size in sizes),
+            md5=md5,
+            files=len(files),
+            here=not self.blobs.missing(files.values()),
+        )
+
+    def below(self, place: Place, listing: Listing) -> Listing:
+        """The files at a place, by their path below it; a single file has the path "".
+
+        Raises:
+            NotFound: there is none.
+        """
+        found = files_below(listing, place.path)
+        if not found:
+            raise NotFound(f"{place.repo} has no file {place.path or '/'}: see `gitpipe list-file {place.repo}`")
+        return found
 
     def _get_one(self, place: Place, md5: str, out: Path | None, sink: BinaryIO | None) -> None:
         self._here(place, {place.path: md5})
@@ -497,11 +565,21 @@ class DataRepos:
         return found
 
     def inspect_commit(self, words: Sequence[str]) -> CommitInfo:
-        """One commit, with its provenance closure."""
+        """One commit, with its provenance closure and the commits that recorded the pipelines in it."""
         place = self.locate(words, path=False)
         if place.commit is None:
             raise NotFound(f"{place.repo} has no commit yet")
-        return self.commit_info(place.branch, self.repo.commit(place.commit), place.open)
+        info = self.commit_info(place.branch, self.repo.commit(place.commit), place.open)
+        return replace(info, specs=self._spec_commits(info))
+
+    def _spec_commits(self, info: CommitInfo) -> tuple[CommitRef, ...]:
+        versions = [info.pipeline]
+        for ref in info.provenance:
+            origin = read_origin(self.repo.commit(ref.sha).message)
+            if origin.pipeline == ref.branch:
+                versions.append(f"{origin.pipeline}@{origin.version}")
+        found = [self.pipelines.recorded_at(*version.split("@", 1)) for version in versions if version]
+        return tuple(CommitRef(SPEC_BRANCH, sha) for sha in dict.fromkeys(found) if sha)
 
     def commit_info(self, branch: str, commit: Commit, open_id: str = "") -> CommitInfo:
         """A commit as commands show it; when its job ran is in the journal, as the commit is reproducible (I4)."""

@@ -18,15 +18,15 @@ from typing import Any
 
 from gitpipe import datumindex
 from gitpipe.blobs.dvc import DvcStore
-from gitpipe.commit import SPEC_BRANCH, CommitRef, Listing, check_path, folder_clash, git_branch
-from gitpipe.datatree import read_listing, write_tree
+from gitpipe.commit import SPEC_BRANCH, CommitRef, Listing, check_path, folder_clash
+from gitpipe.datatree import write_tree
 from gitpipe.datum import Datum
+from gitpipe.datums import cut, describe
 from gitpipe.errors import GitpipeError
 from gitpipe.executors import Executor
 from gitpipe.faults import point
-from gitpipe.inputs import Pfs, datums
 from gitpipe.joblog import JobLogs
-from gitpipe.journal import JobRow, JobState, Journal
+from gitpipe.journal import JobRow, JobState, Journal, RunRow
 from gitpipe.pipelines import SPEC_REF, Pipeline, PipelineStore
 from gitpipe.provenance import IDENTITY, Origin, closure, job_id, output_message, read_origin
 from gitpipe.reconcile import Reconciler, Unready
@@ -36,11 +36,12 @@ from gitpipe.stage import Result, Stage, Task, TaskInput
 KEEP = "refs/gitpipe/keep/"
 MAX_LOST = 5
 FLUSH_SECONDS = 0.25
+KILL_SECONDS = 0.2
 LAST_LINES = 5
 
 
 class Stopped(Exception):
-    """The runner is asked to end; the job goes back to the queue."""
+    """The runner is asked to end, and the job goes back to the queue; or ``stop-job`` has ended this one."""
 
 
 class Failed(GitpipeError):
@@ -105,19 +106,18 @@ class JobRunner:
             return None
         if isinstance(work, JobState):
             return work
+        halted = _Halt(self.journal, seq, stopped)
         try:
-            self._cut(work)
+            work.all = cut(self.repo, self.blobs, work.pipeline, (ref for ref, _ in work.parts))
             self._skip_known(work)
-            self._run_datums(work, stopped)
+            self._run_datums(work, halted)
             listing = self._merge(work)
             output = self._publish(work, listing)
         except Stopped:
-            self.journal.update_job(seq, state=JobState.QUEUED)
-            return None
+            return self._give_back(seq)
         except GitpipeError as error:
-            if stopped():  # its workers were ended under it
-                self.journal.update_job(seq, state=JobState.QUEUED)
-                return None
+            if halted():  # its workers were ended under it
+                return self._give_back(seq)
             self.journal.update_job(
                 seq, state=JobState.FAILED, finished=time.time(), reason=str(error), notes=work.notes, **work.counts
             )
@@ -130,6 +130,14 @@ class JobRunner:
         )
         point("job-finished")
         return JobState.SUCCESS
+
+    def _give_back(self, seq: int) -> JobState | None:
+        """A job that was stopped: by a person it is over, else it waits for the next runner."""
+        job = self.journal.job(seq)
+        if job is not None and job.state is JobState.KILLED:
+            return JobState.KILLED
+        self.journal.update_job(seq, state=JobState.QUEUED)
+        return None
 
     # -- what is to be done ------------------------------------------------------------------------------------------
 
@@ -156,17 +164,21 @@ class JobRunner:
             self._already_done(job, parent, head)
             return None
         origin = Origin(job.pipeline, version, job_id(version, above, parent), above)
-        self.journal.update_job(
-            seq,
-            state=JobState.RUNNING,
-            id=origin.job,
-            version=version,
-            started=time.time(),
-            inputs=[str(ref) for ref, _ in parts],
-            restarts=job.restarts + (1 if job.state is JobState.RUNNING else 0),
-            reason="",
-            engine=self.executor.name,
-        )
+        with self.journal.transaction():
+            now = self.journal.job(seq)
+            if now is None or now.state.over:
+                return None  # `stop-job` was faster
+            self.journal.update_job(
+                seq,
+                state=JobState.RUNNING,
+                id=origin.job,
+                version=version,
+                started=time.time(),
+                inputs=[str(ref) for ref, _ in parts],
+                restarts=job.restarts + (1 if job.state is JobState.RUNNING else 0),
+                reason="",
+                engine=self.executor.name,
+            )
         self.logs.forget(seq)
         point("job-recorded")
         return Work(job, pipeline, parts, origin, parent, spec_head)
@@ -207,21 +219,6 @@ class JobRunner:
         entry = self.repo.entry(commit, ".gitpipe/job.json")
         found: dict[str, Any] = json.loads(self.repo.blob(entry.sha)) if entry else {}
         return found
-
-    def _cut(self, work: Work) -> None:
-        """Listings -> datums; the same datum twice (a union may say so) is one."""
-        commits = {ref.branch: ref for ref, _ in work.parts}
-        listings: dict[str, Listing] = {}
-
-        def read(leaf: Pfs) -> tuple[CommitRef, Listing]:
-            branch = git_branch(leaf.repo, leaf.branch)
-            if branch not in listings:
-                listings[branch] = read_listing(self.repo, self.blobs, commits[branch].sha)
-            return commits[branch], listings[branch]
-
-        digest = work.pipeline.spec.transform_digest(work.pipeline.code or "")
-        for datum in datums(work.pipeline.spec.input, read):
-            work.all.setdefault(datum.id(digest), datum)
 
     def _skip_known(self, work: Work) -> None:
         """Take what an earlier output commit, or a job that failed later, has made of the same datums."""
@@ -303,7 +300,7 @@ class JobRunner:
         errors: dict[str, Result] = {}
         while todo:
             again: list[str] = []
-            for result in self._results(work, stage, todo, stopped):
+            for result in self._results(work, stage, tries, todo, stopped):
                 if result.ok:
                     errors.pop(result.datum, None)
                     continue
@@ -325,41 +322,42 @@ class JobRunner:
         if errors:
             self._fail(work, errors)
 
-    def _results(self, work: Work, stage: Stage, todo: Sequence[str], stopped: Callable[[], bool]) -> Iterator[Result]:
-        """Run some datums once; keep what is done at once, so that a retry need not run it again (I5)."""
+    def _results(
+        self, work: Work, stage: Stage, tries: Mapping[str, int], todo: Sequence[str], stopped: Callable[[], bool]
+    ) -> Iterator[Result]:
+        """Run some datums once; keep what is done soon, so that a retry need not run it again (I5)."""
         name, seq = work.pipeline.name, work.job.seq
-        fresh: list[tuple[str, str]] = []
-        flushed = time.monotonic()
+        done = _Done(self.journal, work)
 
         def watch(slot: int, state: str, datum: str) -> None:
             self.journal.set_worker(name, slot, self.executor.name, state, datum)
 
-        def flush() -> None:
-            self.journal.remember_datums(name, fresh, committed=False)
-            fresh.clear()
-            self.journal.update_job(seq, notes=work.notes, **work.counts)
+        def ending() -> bool:
+            # Asked for many times a second, also while a datum takes hours: a kill is not to cost those before it.
+            done.flush_when_due()
+            return stopped()
 
         point("datum-before")
         tasks = (self._task(work, d) for d in todo)
-        for result in self.executor.run(stage, tasks, work.pipeline.spec.parallelism, watch=watch, stopped=stopped):
+        for result in self.executor.run(stage, tasks, work.pipeline.spec.parallelism, watch=watch, stopped=ending):
             self.logs.append(seq, result.datum, result.log)
             if result.note:
                 work.notes.setdefault(result.note)
+            if not result.lost:
+                done.runs.append(_run_row(result, tries[result.datum] + 1))
             if result.ok:
                 line = datumindex.line_of(result.datum, work.all[result.datum], result.outputs)
                 self.blobs.adopt(md5 for _, md5, _ in result.outputs)
                 work.lines[result.datum] = line
-                fresh.append((result.datum, line))
+                done.lines.append((result.datum, line))
                 counts = work.counts
                 counts["processed"] += 1
                 counts["bytes_in"] = counts.get("bytes_in", 0) + result.bytes_in
                 counts["bytes_out"] = counts.get("bytes_out", 0) + result.bytes_out
-            if time.monotonic() - flushed > FLUSH_SECONDS:
-                flush()
-                flushed = time.monotonic()
+            done.flush_when_due()
             point("datum-after")
             yield result
-        flush()
+        done.flush()
 
     def _need_inputs(self, work: Work, todo: Iterable[str]) -> None:
         """Bring input blobs that are not here.
@@ -504,6 +502,9 @@ class JobRunner:
             self.blobs.sync()
             self.repo.sync()
             point("before-ref")
+            now = self.journal.job(work.job.seq)
+            if now is not None and now.state is JobState.KILLED:
+                raise Stopped
             if not self._move(work, commit, keep_ref, keep, keep_old):
                 return None
         point("after-ref")
@@ -561,6 +562,47 @@ class JobRunner:
         }
 
 
-def describe(datum: Datum) -> str:
-    """A datum in few words: ``attributes:/1.csv, model:/``."""
-    return ", ".join(f"{i.name}:{i.match}" for i in datum.inputs)
+class _Done:
+    """What has been done since the journal was last told: index lines, and how each datum went."""
+
+    def __init__(self, journal: Journal, work: Work) -> None:
+        self._journal, self._work = journal, work
+        self.lines: list[tuple[str, str]] = []
+        self.runs: list[RunRow] = []
+        self._flushed = time.monotonic()
+
+    def flush_when_due(self) -> None:
+        if self.runs and time.monotonic() - self._flushed > FLUSH_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        work = self._work
+        with self._journal.transaction():
+            self._journal.remember_datums(work.pipeline.name, self.lines, committed=False)
+            self._journal.add_runs(work.job.seq, self.runs)
+            self._journal.update_job(work.job.seq, notes=work.notes, **work.counts)
+        self.lines.clear()
+        self.runs.clear()
+        self._flushed = time.monotonic()
+
+
+class _Halt:
+    """Whether a job is to end: the runner ends, or ``stop-job`` was typed, which is asked for now and then only."""
+
+    def __init__(self, journal: Journal, seq: int, stopped: Callable[[], bool]) -> None:
+        self._journal, self._seq, self._stopped = journal, seq, stopped
+        self._killed = False
+        self._asked = time.monotonic()
+
+    def __call__(self) -> bool:
+        now = time.monotonic()
+        if not self._killed and now - self._asked > KILL_SECONDS:
+            self._asked = now
+            job = self._journal.job(self._seq)
+            self._killed = job is not None and job.state is JobState.KILLED
+        return self._killed or self._stopped()
+
+
+def _run_row(result: Result, tries: int) -> RunRow:
+    error = "" if result.ok else result.error
+    return RunRow(result.datum, result.ok, tries, result.seconds, result.bytes_in, result.bytes_out, error)

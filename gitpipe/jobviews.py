@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 
 from gitpipe.commit import CommitRef
-from gitpipe.errors import NotFound
+from gitpipe.errors import NotFound, Refused
 from gitpipe.joblog import JobLogs
 from gitpipe.journal import JobRow, JobState, Journal
 from gitpipe.views import JobInfo, LogLine, Progress, WorkerInfo
@@ -38,7 +38,22 @@ class Jobs:
 
     def inspect(self, name: str) -> JobInfo:
         """A job by (abbreviated) id, or a pipeline's newest."""
-        return job_info(self._find(name))
+        return job_info(self.find(name))
+
+    def stop(self, name: str) -> JobInfo:
+        """End a job that is queued or running, named by its id or its pipeline; what its datums made is kept.
+
+        Raises:
+            NotFound: no such job.
+            Refused: it is over already.
+        """
+        rows = self.journal.jobs(
+            "pipeline = ? AND state IN ('queued', 'running')", [name], "ORDER BY set_id, seq LIMIT 1"
+        )
+        row = rows[0] if rows else self.find(name)
+        if not self.journal.kill_job(row.seq, "stopped by stop-job"):
+            raise Refused(f"job {row.id[:12]} of {row.pipeline} is over ({row.state.value}): there is nothing to stop")
+        return job_info(self.journal.job(row.seq) or row)
 
     def _of(self, pipeline: str, tail: str) -> builtins.list[JobRow]:
         rows = self.journal.jobs("pipeline = ?", [pipeline], tail)
@@ -48,12 +63,22 @@ class Jobs:
             )
         return rows
 
-    def _find(self, name: str) -> JobRow:
+    def find(self, name: str) -> JobRow:
+        """A job by its (abbreviated) id, by ``pipeline@job`` or ``pipeline@<output commit>``; or a pipeline's newest.
+
+        Raises:
+            NotFound: there is none, or several.
+        """
         rows = self.journal.jobs("pipeline = ?", [name], "ORDER BY seq DESC LIMIT 1")
         if rows:
             return rows[0]
-        if len(name) >= 4 and set(name) <= set("0123456789abcdef"):
-            rows = self.journal.jobs("id >= ? AND id < ?", [name, name + "g"], "ORDER BY seq DESC")
+        pipeline, _, digits = name.rpartition("@")
+        if len(digits) >= 4 and set(digits) <= set("0123456789abcdef"):
+            end = digits + "g"
+            rows = self.journal.jobs("id >= ? AND id < ?", [digits, end], "ORDER BY seq DESC")
+            if not rows:
+                rows = self.journal.jobs("output >= ? AND output < ?", [digits, end], "ORDER BY seq DESC")
+            rows = [row for row in rows if pipeline in ("", row.pipeline)]
         ids = {row.id for row in rows}
         if len(ids) > 1:
             raise NotFound(f"{name} is short for {len(ids)} jobs: give more digits")
@@ -66,7 +91,7 @@ class Jobs:
     ) -> Iterator[LogLine]:
         """What stages printed: of a job, of all jobs of a pipeline (oldest first), or of all."""
         if job is not None:
-            rows = [self._find(job)]
+            rows = [self.find(job)]
         elif pipeline is not None:
             rows = self._of(pipeline, "ORDER BY seq")
         else:

@@ -43,6 +43,11 @@ CREATE TABLE IF NOT EXISTS datums (
   PRIMARY KEY (pipeline, datum)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS indexed (pipeline TEXT PRIMARY KEY, head TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS runs (
+  seq INTEGER NOT NULL, datum TEXT NOT NULL, ok INTEGER NOT NULL, tries INTEGER NOT NULL, seconds REAL NOT NULL,
+  bytes_in INTEGER NOT NULL, bytes_out INTEGER NOT NULL, error TEXT NOT NULL,
+  PRIMARY KEY (seq, datum)
+) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS workers (
   pipeline TEXT NOT NULL, slot INTEGER NOT NULL, engine TEXT NOT NULL, state TEXT NOT NULL, datum TEXT NOT NULL,
   PRIMARY KEY (pipeline, slot)
@@ -94,6 +99,19 @@ class JobRow:
     inputs: tuple[str, ...] = ()
     engine: str = ""
     replay: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RunRow:
+    """One datum that a job has run, with its last try; a datum that was skipped has none."""
+
+    datum: str
+    ok: bool
+    tries: int = 1
+    seconds: float = 0.0
+    bytes_in: int = 0
+    bytes_out: int = 0
+    error: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,7 +340,18 @@ class Journal:
 
     def drop_job(self, seq: int) -> None:
         """Forget a job that turned out to have nothing to do."""
-        self.db.execute("DELETE FROM jobs WHERE seq = ?", (seq,))
+        with self.transaction() as db:
+            db.execute("DELETE FROM jobs WHERE seq = ?", (seq,))
+            db.execute("DELETE FROM runs WHERE seq = ?", (seq,))
+
+    def kill_job(self, seq: int, reason: str) -> bool:
+        """Mark a job as stopped by a person; False where it was over already.  Whoever runs it sees that soon."""
+        done = self.db.execute(
+            "UPDATE jobs SET state = 'killed', finished = ?, reason = ? "
+            "WHERE seq = ? AND state IN ('queued', 'running')",
+            (time.time(), reason, seq),
+        )
+        return done.rowcount > 0
 
     def last_good(self, pipeline: str, set_id: int) -> str | None:
         """The output commit of `pipeline` as of a set: that of its newest successful job at or before it."""
@@ -345,6 +374,7 @@ class Journal:
     def forget_pipeline(self, pipeline: str) -> None:
         """Drop all that is known of a pipeline."""
         with self.transaction() as db:
+            db.execute("DELETE FROM runs WHERE seq IN (SELECT seq FROM jobs WHERE pipeline = ?)", (pipeline,))
             for table in ("jobs", "datums", "indexed", "workers"):
                 db.execute(f"DELETE FROM {table} WHERE pipeline = ?", (pipeline,))
 
@@ -387,6 +417,23 @@ class Journal:
 
     def set_indexed_head(self, pipeline: str, head: str) -> None:
         self.db.execute("INSERT OR REPLACE INTO indexed VALUES (?, ?)", (pipeline, head))
+
+    # -- what a job has run ------------------------------------------------------------------------------------------
+
+    def add_runs(self, seq: int, rows: Iterable[RunRow]) -> None:
+        """Note datums that a job has run; a later try takes the place of an earlier one."""
+        with self.transaction() as db:
+            db.executemany(
+                "INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                [(seq, r.datum, int(r.ok), r.tries, r.seconds, r.bytes_in, r.bytes_out, r.error) for r in rows],
+            )
+
+    def runs(self, seq: int) -> dict[str, RunRow]:
+        """Datum id -> what became of it, of all datums that a job has run."""
+        rows = self.db.execute(
+            "SELECT datum, ok, tries, seconds, bytes_in, bytes_out, error FROM runs WHERE seq = ?", (seq,)
+        )
+        return {row[0]: RunRow(row[0], bool(row[1]), *row[2:]) for row in rows}
 
     # -- workers -----------------------------------------------------------------------------------------------------
 

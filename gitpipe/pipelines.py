@@ -83,6 +83,15 @@ class PipelineStore:
             if entry.mode == TREE and not name.startswith(".")
         }
 
+    def recorded_at(self, name: str, version: str) -> str | None:
+        """The commit on ``__spec__`` that first recorded this version of a pipeline; None where none is left."""
+        head = self.head()
+        for commit in reversed(list(self.repo.log([head], paths=[name]))) if head else ():
+            entry = self.repo.entry(commit.sha, name)
+            if entry is not None and entry.sha == version:
+                return commit.sha
+        return None
+
     def load(self, name: str, version: str) -> Pipeline:
         """One version of a pipeline.
 

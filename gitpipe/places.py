@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gitpipe.commit import DEFAULT_BRANCH, check_name, check_path, git_branch
+from gitpipe.commit import DEFAULT_BRANCH, check_name, check_path, git_branch, repo_of
 from gitpipe.errors import BadData, BadName, NotFound, UsageError
 from gitpipe.journal import Journal
 from gitpipe.provenance import read_origin, trailers
@@ -118,7 +118,10 @@ class Places:
         mine = [r.removeprefix(HEADS) for r in refs if r == HEADS + name or r.startswith(f"{HEADS}{name}@")]
         if mine:
             return mine[0]
-        # Amended or rebased away: it is of this repo if a result was made from it.
+        # Amended, rebased or reset away: it is of this repo if its branch was once there, or a result was made from it.
+        for ref in self.repo.refs("refs/heads"):
+            if repo_of(ref.removeprefix(HEADS))[0] == name and self.repo.reflog_says(ref, sha) is not None:
+                return ref.removeprefix(HEADS)
         grep = f"--grep=Provenance: {name}@{sha}"
         return name if self.repo.git("log", "-n", "1", "--branches", "-F", grep, "--format=%H").strip() else None
 

@@ -24,12 +24,15 @@ from gitpipe.blobs.config import DvcConfig, read_config
 from gitpipe.blobs.dvc import DvcStore
 from gitpipe.blobs.lock import dvc_locks
 from gitpipe.blobs.place import link_blobs
+from gitpipe.branches import Branches
 from gitpipe.catalog import Catalog
 from gitpipe.checkout import Checkouts
 from gitpipe.commit import SPEC_BRANCH
 from gitpipe.datarepos import DataRepos
+from gitpipe.datumviews import JobDatums
 from gitpipe.errors import GitpipeError, NotARepo, Refused, UsageError
 from gitpipe.executors import Executor, open_executor
+from gitpipe.filediff import FileDiff
 from gitpipe.history import History
 from gitpipe.job import JobRunner
 from gitpipe.job import Settings as JobSettings
@@ -43,7 +46,7 @@ from gitpipe.repo import HEADS, Repo
 from gitpipe.scheduler import Scheduler
 from gitpipe.stage.sandbox import describe
 from gitpipe.stage.slot import sweep
-from gitpipe.views import JobInfo, Progress, StatusInfo
+from gitpipe.views import DagInfo, JobInfo, Progress, StatusInfo
 
 NOTES = "refs/notes/gitpipe"
 EXCLUDE = ("/data", "/.dvc/cache", "/.dvc/tmp", "/.dvc/config.local")
@@ -138,6 +141,18 @@ class Project:
             return {n: p.spec.parallelism for n, p in self.store.all(self.store.head()).items()}
 
         return Jobs(self.journal, self.logs, lambda: nudges.runner_lives(self.repo.common), slots)
+
+    @functools.cached_property
+    def datums(self) -> JobDatums:
+        return JobDatums(self.repo, self.blobs, self.journal, self.store, self.jobs)
+
+    @functools.cached_property
+    def branches(self) -> Branches:
+        return Branches(self.repo, self.data)
+
+    @functools.cached_property
+    def diffs(self) -> FileDiff:
+        return FileDiff(self.repo, self.blobs, self.data, self.state / "scratch")
 
     @functools.cached_property
     def history(self) -> History:
@@ -363,6 +378,14 @@ class Project:
 
     def trust(self, yes: bool, ask: Callable[[str], bool]) -> list[str]:
         return self.pipelines.trust(yes, ask)
+
+    def dag(self, only: Sequence[str] = ()) -> DagInfo:
+        """What reads what; with `only`, what is up- or downstream of one of these repos and pipelines.
+
+        Raises:
+            NotFound: one of `only` is neither.
+        """
+        return self.pipelines.dag(self.data.names(), only)
 
     def status(self) -> StatusInfo:
         """What is in force, what is to be done, what went wrong."""

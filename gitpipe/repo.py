@@ -172,13 +172,17 @@ class Repo:
         stdin: bytes | None = None,
         cwd: Path | None = None,
         env: Mapping[str, str] | None = None,
+        accept: Sequence[int] = (0,),
     ) -> str:
         """Run one git command; its standard output as text (bytes that are not UTF-8 survive by surrogate escape).
+
+        Args:
+            accept: exit statuses that are no failure.
 
         Raises:
             GitpipeError: the command failed; one line with git's own words.
         """
-        return self.git_bytes(*args, stdin=stdin, cwd=cwd, env=env).decode("utf-8", "surrogateescape")
+        return self.git_bytes(*args, stdin=stdin, cwd=cwd, env=env, accept=accept).decode("utf-8", "surrogateescape")
 
     def git_bytes(
         self,
@@ -186,6 +190,7 @@ class Repo:
         stdin: bytes | None = None,
         cwd: Path | None = None,
         env: Mapping[str, str] | None = None,
+        accept: Sequence[int] = (0,),
     ) -> bytes:
         """As `git`, undecoded."""
         where = cwd or self.top or self.git_dir
@@ -213,7 +218,7 @@ class Repo:
                     source.close()
         except GitCommandError as error:
             raise GitpipeError(f"git {args[0]} could not be started in {where}: {error}") from error
-        if status:
+        if status not in accept:
             text = err if isinstance(err, str) else bytes(err).decode("utf-8", "replace")
             raise GitpipeError(f"git {_verb(args)} failed: {_one_line(text) or f'exit status {status}'}")
         return bytes(out) if not isinstance(out, str) else out.encode("utf-8", "surrogateescape")

@@ -31,6 +31,36 @@ class FileInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class FileDetails:
+    repo: str
+    branch: str
+    commit: str
+    path: str
+    type: str  # "file" or "dir"
+    size: int | None
+    md5: str = ""
+    files: int = 1  # below it, where it is a folder
+    here: bool = True  # False: some of it is not in the cache of this machine
+
+
+@dataclass(frozen=True, slots=True)
+class FileChange:
+    path: str
+    old: str  # md5, "" where the file was not there
+    new: str  # md5, "" where it is no longer
+    old_size: int | None = None
+    new_size: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BranchInfo:
+    repo: str
+    branch: str
+    head: str
+    git: str  # the git branch: "training@staging"
+
+
+@dataclass(frozen=True, slots=True)
 class CommitInfo:
     repo: str
     branch: str
@@ -44,6 +74,7 @@ class CommitInfo:
     job: str = ""
     pipeline: str = ""  # "model@<tree id>", or "" for a commit made by a person
     provenance: tuple[CommitRef, ...] = ()  # the closure
+    specs: tuple[CommitRef, ...] = ()  # the commits on `__spec__` that recorded the pipelines it was made by
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +100,35 @@ class JobInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class DatumFile:
+    commit: CommitRef | None  # None for an output
+    path: str
+    size: int | None
+    md5: str
+
+
+@dataclass(frozen=True, slots=True)
+class DatumInfo:
+    id: str
+    job: str
+    state: str  # success, skipped, failed, running, queued, or, where the job ended before: not run
+    files: str  # what it is of, worded: "attributes:/1.csv, model:/"
+    tries: int = 0
+    seconds: float | None = None  # of the last try; None where this job did not run it
+    bytes_in: int = 0
+    bytes_out: int = 0
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DatumDetails:
+    datum: DatumInfo
+    pipeline: str
+    inputs: tuple[DatumFile, ...]
+    outputs: tuple[DatumFile, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class PipelineInfo:
     name: str
     version: str
@@ -79,6 +139,30 @@ class PipelineInfo:
     source: str  # "main@<sha>:pipelines/iris/train.json"
     parallelism: int
     spec: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class DagNode:
+    name: str  # the git branch: "training", "training@staging", or the pipeline and the branch that it writes
+    kind: str  # "repo" or "pipeline"
+    state: str = ""  # a pipeline's, as in `PipelineInfo`
+    how: str = ""  # how a pipeline's inputs meet: "", "cross", "cross(training, union(a, b))"
+    input: str = ""  # "(attributes:/* ⨯ model:/)"
+
+
+@dataclass(frozen=True, slots=True)
+class DagEdge:
+    source: str  # the node that is read
+    target: str  # the pipeline that reads it
+    glob: str = "/"
+
+
+@dataclass(frozen=True, slots=True)
+class DagInfo:
+    """What reads what; nodes come after all that they read, edges by target, in the order of its inputs."""
+
+    nodes: tuple[DagNode, ...] = ()
+    edges: tuple[DagEdge, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

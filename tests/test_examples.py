@@ -26,7 +26,7 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 def test_the_data_is_what_its_script_writes(tmp_path: Path, sh: Shell) -> None:
     sh(f"{sys.executable} {ROOT}/data/make.py {tmp_path}")
-    for name in ("iris", "diabetes"):
+    for name in ("iris", "diabetes", "sentiment"):
         assert tree(tmp_path / name) == tree(ROOT / "data" / name) != {}
 
 

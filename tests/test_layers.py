@@ -19,16 +19,18 @@ LAYERS = """
 errors faults nudges
 commit
 datum globs provenance scan stage views
-blobs executors inputs joblog journal repo spec_text
+blobs drawing executors inputs joblog journal repo spec_text
 spec_form
 spec
-datatree datumindex graph kept places
+datatree datumindex glance graph kept places
+dag
 pipelines workdata
-reconcile
+datums reconcile
 catalog checkout example hooks
 datarepos
-history job
+branches filediff history job
 jobviews scheduler
+datumviews
 project
 hookmain runner
 cli
@@ -50,7 +52,8 @@ KNOWS = {
     "journal": {"errors"},
     "hooks": {"errors"},
     "example": {"errors"},
-    "cli": {"commit", "errors", "example", "project", "views"},
+    "drawing": {"errors", "views"},
+    "cli": {"commit", "drawing", "errors", "example", "glance", "project", "views"},
 }
 
 # Outside module -> the modules or subpackages of gitpipe that alone may import it.
@@ -65,8 +68,11 @@ DOORS = {
     "typer": {"cli"},
     "click": {"cli"},
     "rich": {"cli"},
-    "subprocess": {"stage", "repo", "runner", "nudges"},
+    "subprocess": {"stage", "repo", "runner", "nudges", "glance"},
     "multiprocessing": {"stage"},
+    "grandalf": {"drawing.layout"},
+    "pydot": {"drawing.png"},
+    "cairosvg": {"drawing.png"},
 }
 STARTERS = {"fork", "forkpty", "system", "popen", "posix_spawn", "posix_spawnp", "execv", "execve", "execvp", "execvpe"}
 

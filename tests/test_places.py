@@ -84,10 +84,12 @@ def test_refusals(places: Places, sh: Shell) -> None:
 
 
 def test_a_commit_amended_away_is_still_of_its_repo(places: Places, sh: Shell) -> None:
-    """I8: a commit that no branch holds any more resolves if a result names it; else it is not found."""
+    """I8: a commit that no branch holds any more resolves if its reflog or a result names it; else it is not found."""
     gone = places.repo.ref("refs/heads/training")
     top = places.repo.top
     sh("git update-ref refs/heads/training training@staging -m x 2>/dev/null || git branch -f training HEAD", top)
+    assert places.locate([f"training@{gone}"]).commit == gone
+    sh("git reflog expire --expire=all --all", top)
     with pytest.raises(NotFound):
         places.locate([f"training@{gone}"])
     message = f"derived: 1 processed\n\nProvenance: training@{gone}"

@@ -1,9 +1,13 @@
-"""Bring the spellings of a command to one before anything parses it.  Knows words only, not what commands do.
+"""Bring the spellings of a command, and of the places in it, to one.  Knows words only, not what commands do.
 
 ``list repo`` (Pachyderm 2.x) and ``list-repo`` (1.x) are the same, and so are the older names of some commands.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gitpipe.errors import UsageError
 
 ALIASES = {
     "get-logs": "logs",
@@ -52,3 +56,32 @@ def canonical(words: list[str], commands: frozenset[str]) -> list[str]:
     if group in GROUPS and subcommand:
         return [group, subcommand, *rest]
     return [ALIASES.get(verb, verb), *rest]
+
+
+def two_places(words: Sequence[str], what: str) -> tuple[list[str], list[str]]:
+    """`words` that name two places, one after the other, as those of each: 1.x spelling, 2.x, or one of each.
+
+    Raises:
+        UsageError: they cannot be told apart; it begins with `what`, an example.
+    """
+    given = list(words)
+    middle = len(given) // 2
+    if len(given) in (3, 5):
+        # A word with "REPO@BRANCH:PATH" is a place of its own, "REPO@BRANCH" begins one.
+        if ":" in given[0] or (len(given) == 5 and "@" in given[0]):
+            middle = len(given) - 3 if len(given) == 5 else 1
+        elif ":" in given[-1] or (len(given) == 5 and "@" in given[-2]):
+            middle = 3 if len(given) == 5 else 2
+        else:
+            middle = 0
+    if len(given) not in (2, 3, 4, 5, 6) or not middle:
+        raise UsageError(f"name two places: {what}")
+    return given[:middle], given[middle:]
+
+
+def one_or_two_places(words: Sequence[str], what: str) -> tuple[list[str], list[str]]:
+    """As `two_places`, the second of which may be left out (an empty list then)."""
+    given = list(words)
+    spelled = [":" in word or "@" in word for word in given]
+    single = len(given) == 1 or (len(given) == 2 and not all(spelled)) or (len(given) == 3 and not any(spelled))
+    return (given, []) if single else two_places(given, what)

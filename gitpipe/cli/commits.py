@@ -1,20 +1,37 @@
-"""Commands on commits of a repo: start, finish, list, inspect."""
+"""Commands on commits and branches of a repo: start, finish, list, inspect, subscribe; create, list, delete."""
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import Annotated
 
 import typer
 
-from gitpipe.cli import show
+from gitpipe.cli import complete, show
 from gitpipe.cli.app import COMMITS, Message, Raw, command, project
 
-BranchWords = Annotated[list[str], typer.Argument(metavar="REPO [BRANCH]", help="Also REPO@BRANCH.")]
+BranchWords = Annotated[
+    list[str],
+    typer.Argument(metavar="REPO [BRANCH]", help="Also REPO@BRANCH.", autocompletion=complete.branches),
+]
 CommitWords = Annotated[
-    list[str], typer.Argument(metavar="REPO [COMMIT]", help="Also REPO@COMMIT; a branch means its newest commit.")
+    list[str],
+    typer.Argument(
+        metavar="REPO [COMMIT]",
+        help="Also REPO@COMMIT; a branch means its newest commit.",
+        autocompletion=complete.commits,
+    ),
+]
+OneBranch = Annotated[
+    list[str], typer.Argument(metavar="REPO BRANCH", help="Also REPO@BRANCH.", autocompletion=complete.branches)
 ]
 OpenWords = Annotated[
-    list[str], typer.Argument(metavar="REPO [COMMIT]", help="Also REPO@COMMIT; the id may be left out if one is open.")
+    list[str],
+    typer.Argument(
+        metavar="REPO [COMMIT]",
+        help="Also REPO@COMMIT; the id may be left out if one is open.",
+        autocompletion=complete.commits,
+    ),
 ]
 
 
@@ -49,3 +66,68 @@ def inspect_commit(words: CommitWords, raw: Raw = False) -> None:
     Example: gitpipe inspect-commit inference master
     """
     show.one(project().data.inspect_commit(words), show.commit_details, as_json=raw)
+
+
+@command("subscribe-commit", COMMITS)
+def subscribe_commit(
+    words: BranchWords,
+    since: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="COMMIT",
+            help="Only commits after this one.",
+            autocompletion=complete.commits_of_repo,
+        ),
+    ] = None,
+    new: Annotated[bool, typer.Option("--new", help="Only commits from now on.")] = False,
+    limit: Annotated[int | None, typer.Option("--limit", "-n", min=1, help="End after so many commits.")] = None,
+    raw: Raw = False,
+) -> None:
+    """Print the commits of a branch, the oldest first, then each as it comes, until Ctrl-C.
+
+    Example: gitpipe subscribe-commit inference master --new
+    """
+    found = islice(project().branches.subscribe(words, since=since, new=new), limit)
+    show.stream(found, show.COMMIT, as_json=raw)
+
+
+@command("create-branch", COMMITS)
+def create_branch(
+    words: OneBranch,
+    head: Annotated[
+        str | None,
+        typer.Option(
+            "--head",
+            metavar="COMMIT",
+            help="A commit or branch of the repo to begin or move to.",
+            autocompletion=complete.commits_of_repo,
+        ),
+    ] = None,
+) -> None:
+    """Create a branch of a repo, empty or at --head; a branch that exists moves to --head.
+
+    Example: gitpipe create-branch training@master --head staging
+    """
+    project().branches.create(words, head)
+
+
+@command("list-branch", COMMITS)
+def list_branch(
+    name: Annotated[str, typer.Argument(metavar="REPO", help="The repo's name.", autocompletion=complete.repos)],
+    raw: Raw = False,
+) -> None:
+    """List the branches of a repo."""
+    show.many(project().branches.list(name), show.BRANCH, as_json=raw)
+
+
+@command("delete-branch", COMMITS)
+def delete_branch(
+    words: OneBranch,
+    force: Annotated[bool, typer.Option("--force", "-f", help="Even if a pipeline reads it.")] = False,
+) -> None:
+    """Delete a branch of a repo; results made from it keep their provenance.
+
+    Example: gitpipe delete-branch training staging
+    """
+    project().branches.delete(words, force=force)

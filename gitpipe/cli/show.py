@@ -21,6 +21,9 @@ from typing import Any, TypeVar
 from gitpipe.commit import DEFAULT_BRANCH, CommitRef, git_branch
 from gitpipe.views import (
     CommitInfo,
+    DatumDetails,
+    DatumFile,
+    FileDetails,
     JobInfo,
     Lineage,
     LogLine,
@@ -154,6 +157,10 @@ FILE: Columns = (
     ("TYPE", lambda f: f.type),
     ("SIZE", lambda f: size(f.size)),
 )
+BRANCH: Columns = (
+    ("BRANCH", lambda b: b.branch),
+    ("HEAD", lambda b: b.head),
+)
 COMMIT: Columns = (
     ("REPO", lambda c: c.repo),
     ("BRANCH", lambda c: c.branch),
@@ -180,6 +187,12 @@ JOB: Columns = (
     ("UL", lambda j: size(j.bytes_out)),
     ("STATE", lambda j: j.state),
 )
+DATUM: Columns = (
+    ("ID", lambda d: d.id),
+    ("FILES", lambda d: d.files),
+    ("STATUS", lambda d: d.state),
+    ("TIME", lambda d: "-" if d.seconds is None else duration(d.seconds)),
+)
 WORKER: Columns = (
     ("PIPELINE", lambda w: w.pipeline),
     ("SLOT", lambda w: str(w.slot)),
@@ -201,6 +214,24 @@ def many(values: Iterable[object], columns: Columns, *, as_json: bool) -> None:
         raw(values)
     else:
         table([name for name, _ in columns], [[cell(value) for _, cell in columns] for value in values])
+
+
+WIDTHS = {"COMMIT": 40, "PARENT": 40, "FINISHED": len("Less than a second ago")}
+
+
+def stream(values: Iterable[object], columns: Columns, *, as_json: bool) -> None:
+    """Print values as they come, each on a line of its own at once, in columns as wide as the first line needs."""
+    widths: list[int] = []
+    for value in values:
+        if as_json:
+            raw([value])
+        else:
+            cells = [oneline(cell(value)) for _, cell in columns]
+            if not widths:
+                widths = [WIDTHS.get(name, max(len(name), len(c))) for (name, _), c in zip(columns, cells, strict=True)]
+                print("  ".join(name.ljust(width) for (name, _), width in zip(columns, widths, strict=True)).rstrip())
+            print("  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip())
+        sys.stdout.flush()
 
 
 def table(heading: list[str], rows: list[list[str]]) -> None:
@@ -279,6 +310,51 @@ def repo_details(repo: RepoInfo) -> Iterator[str]:
     )
 
 
+def file_details(info: FileDetails) -> Iterator[str]:
+    """A file or folder, line by line."""
+    return pairs(
+        ("Path", info.path),
+        ("Commit", commit(git_branch(info.repo, info.branch), info.commit)),
+        ("Type", info.type),
+        ("Size", size(info.size)),
+        ("Hash", info.md5 and f"md5:{info.md5}"),
+        ("Files", "" if info.md5 else str(info.files)),
+        ("Here", "" if info.here else "no, `dvc pull` brings it"),
+    )
+
+
+def counts(changes: Sequence[tuple[str, int | None, int | None]]) -> None:
+    """Print how many lines each file has gained and lost."""
+    rows = [[oneline(path), "binary" if added is None else f"+{added} -{deleted}"] for path, added, deleted in changes]
+    if rows:
+        print(aligned(rows))
+
+
+def datum_details(info: DatumDetails) -> Iterator[str]:
+    """A datum with its files."""
+    datum = info.datum
+    yield from pairs(
+        ("Datum", datum.id),
+        ("Job", datum.job),
+        ("Pipeline", info.pipeline),
+        ("State", datum.state),
+        ("Reason", datum.reason),
+        ("Tries", str(datum.tries or "")),
+        ("Time", "" if datum.seconds is None else duration(datum.seconds)),
+        ("Download", "" if datum.seconds is None else size(datum.bytes_in)),
+        ("Upload", "" if datum.seconds is None else size(datum.bytes_out)),
+    )
+    for heading, files in (("Input files:", info.inputs), ("Output files:", info.outputs)):
+        if files:
+            yield heading
+            lines = aligned([[_place(info, file), size(file.size), f"md5:{file.md5}"] for file in files])
+            yield from (f"  {line}" for line in lines.splitlines())
+
+
+def _place(info: DatumDetails, file: DatumFile) -> str:
+    return oneline(f"{file.commit or info.pipeline}:/{file.path}")
+
+
 def commit_details(info: CommitInfo) -> Iterator[str]:
     """A commit as pachctl words it, its provenance on one line."""
     yield from pairs(
@@ -291,7 +367,7 @@ def commit_details(info: CommitInfo) -> Iterator[str]:
         ("Job", info.job),
     )
     if info.provenance:
-        yield f"Provenance:  {refs(info.provenance)}"
+        yield f"Provenance:  {refs((*info.provenance, *info.specs))}"
 
 
 def job_details(job: JobInfo) -> Iterator[str]:
@@ -424,6 +500,21 @@ def paint(text: str, colour: str) -> str:
     return f"{colour}{text}\x1b[0m" if colours() else text
 
 
+STATES = {
+    "repo": "\x1b[36m",
+    "running": "\x1b[32m",
+    "failing": "\x1b[31m",
+    "untrusted": "\x1b[33m",
+    "stopped": "\x1b[2m",
+}
+"""What a node of the drawing is -> its colour."""
+
+
+def paint_state(text: str, state: str) -> str:
+    """`text` in the colour of a state, in a terminal that shows colours."""
+    return paint(text, STATES[state]) if state in STATES else text
+
+
 def colours() -> bool:
     """Whether colours are wanted: a terminal, and no NO_COLOR (https://no-color.org)."""
     return sys.stdout is not None and sys.stdout.isatty() and not os.environ.get("NO_COLOR")
@@ -433,7 +524,7 @@ def can_draw() -> bool:
     """Whether standard output can carry box-drawing characters."""
     encoding = getattr(sys.stdout, "encoding", None) or "ascii"
     try:
-        "├└│─".encode(encoding)
+        "├└│─▶■".encode(encoding)
     except (UnicodeEncodeError, LookupError):
         return False
     return True

@@ -31,7 +31,8 @@ class Executor(Protocol):
 
         Pulls from `tasks` lazily (at most a few per slot ahead); starts at most `slots` workers and no more than there
         are tasks; reuses warm workers of the same stage.  When `stopped()` turns true it pulls no more, and yields
-        what is running.  A worker that dies gives ``Result(lost=True)`` for its datum and is replaced.
+        what is running, which is killed if it takes long.  A worker that dies gives ``Result(lost=True)`` for its
+        datum and is replaced.
         Safe to call from several threads at once.
         """
 

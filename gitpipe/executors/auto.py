@@ -78,5 +78,8 @@ class _UntilReady:
     def run(self, tasks: list[Task]) -> list[Result]:
         return self._seat.run(tasks)
 
+    def abort(self) -> None:
+        self._seat.abort()
+
     def close(self) -> None:
         self._seat.close()

@@ -51,6 +51,10 @@ class Host:
                 self._pool.give(worker)
         return results
 
+    def abort(self, pipeline: str) -> None:
+        """Kill what runs of a pipeline here; the calls that wait for it get lost results."""
+        self._pool.abort(pipeline)
+
     # --- without a shared file system ---
 
     def prepare(self) -> None:

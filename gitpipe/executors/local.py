@@ -75,6 +75,13 @@ class WorkerPool:
         for old in ended:
             old.close()
 
+    def abort(self, pipeline: str) -> None:
+        """Kill what runs of `pipeline`, which has one job at a time; its threads get lost results."""
+        with self._lock:
+            busy = [worker for worker in self._busy if worker.stage.pipeline == pipeline]
+        for worker in busy:
+            worker.abort()
+
     def close(self) -> None:
         """End all workers, busy ones too; their threads get lost results."""
         with self._lock:
@@ -118,6 +125,10 @@ class LocalSeat:
         finally:
             if not self._worker.alive:
                 self.close()
+
+    def abort(self) -> None:
+        """See `gitpipe.executors.spread.Seat`."""
+        self._pool.abort(self._stage.pipeline)
 
     def close(self) -> None:
         if self._worker is not None:

@@ -401,6 +401,11 @@ class _Host:
         finally:
             partial.unlink(missing_ok=True)
 
+    def abort(self, pipeline: str) -> None:
+        """Kill what runs of a pipeline there; nobody waits for the answer, as the actor may be gone."""
+        with contextlib.suppress(Exception):
+            self.handle.abort.remote(pipeline)
+
     def close(self) -> None:
         import ray
 
@@ -445,6 +450,11 @@ class RaySeat:
         elif took > _SLOW:
             self.appetite = max(self.appetite // 2, 1)
         return results
+
+    def abort(self) -> None:
+        """See `gitpipe.executors.spread.Seat`."""
+        if self._host is not None:
+            self._host.abort(self._stage.pipeline)
 
     def close(self) -> None:
         """Nothing: the worker stays warm in its actor."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
@@ -16,6 +17,8 @@ from gitpipe.stage import Result, Task
 
 _TICK = 0.1
 """Seconds between two looks at `stopped`."""
+_GRACE = 0.5
+"""Seconds that running tasks have after a stop; what takes longer is killed, and is begun again another time."""
 
 
 class Seat(Protocol):
@@ -31,6 +34,9 @@ class Seat(Protocol):
 
     def run(self, tasks: list[Task]) -> list[Result]:
         """Run the tasks; a result for each."""
+
+    def abort(self) -> None:
+        """Kill what runs of its stage, from another thread; the tasks come back as lost."""
 
     def close(self) -> None:
         """Leave it: what can be used again goes back to where it came from."""
@@ -58,6 +64,9 @@ class Spread:
         self._appetite = 1
         self._pending = 0
         self._exhausted = False
+        self._seats: set[Seat] = set()
+        self._seats_lock = threading.Lock()
+        self._abort_at: float | None = None
 
     def results(self) -> Iterator[Result]:
         """Yield a result for each task; re-raises what went wrong in a slot (StageFailed)."""
@@ -98,6 +107,18 @@ class Spread:
         if self._stopped():
             self._exhausted = True
             self._drop_queued()
+            self._abort_late()
+
+    def _abort_late(self) -> None:
+        now = time.monotonic()
+        if self._abort_at is None:
+            self._abort_at = now + _GRACE
+        elif now > self._abort_at:
+            self._abort_at = now + 10 * _GRACE  # a seat may have been opened meanwhile
+            with self._seats_lock:
+                seats = list(self._seats)
+            for seat in seats:
+                seat.abort()
 
     def _drop_queued(self) -> None:
         while True:
@@ -118,11 +139,13 @@ class Spread:
         try:
             while batch := self._next_batch(seat.appetite if seat else 1):
                 if seat is not None and seat.stale:
-                    seat.close()
+                    self._leave(seat)
                     seat = None
                 if seat is None:
                     self._watch(number, "starting", "")
                     seat = self._open_seat(number)
+                    with self._seats_lock:
+                        self._seats.add(seat)
                 self._watch(number, "running", batch[0].datum)
                 for result in seat.run(batch):
                     self._done.put(result)
@@ -132,7 +155,12 @@ class Spread:
             self._done.put(error)
         finally:
             if seat is not None:
-                seat.close()
+                self._leave(seat)
+
+    def _leave(self, seat: Seat) -> None:
+        with self._seats_lock:
+            self._seats.discard(seat)
+        seat.close()
 
     def _next_batch(self, most: int) -> list[Task]:
         """The next tasks, at most this slot's share of those that wait; none when it is over."""

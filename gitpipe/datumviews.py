@@ -1,0 +1,123 @@
+"""What commands show of the datums of a job: its inputs are cut once more, the journal says what became of each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gitpipe import datumindex
+from gitpipe.blobs.dvc import DvcStore
+from gitpipe.commit import CommitRef
+from gitpipe.datum import Datum
+from gitpipe.datums import cut, describe
+from gitpipe.errors import GitpipeError, NotFound
+from gitpipe.jobviews import Jobs
+from gitpipe.journal import JobRow, JobState, Journal, RunRow
+from gitpipe.pipelines import PipelineStore
+from gitpipe.repo import Repo
+from gitpipe.views import DatumDetails, DatumFile, DatumInfo
+
+MIN_ID = 4
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What is to be known of a job's datums before one of them can be shown."""
+
+    runs: dict[str, RunRow]
+    running: frozenset[str]
+    lines: dict[str, tuple[str, bool]]  # index lines: made by this job, by an earlier or a later one
+    earlier: frozenset[str]  # of a successful job without record of its runs: those that it cannot have run
+
+
+class JobDatums:
+    """Answers ``list-datum`` and ``inspect-datum``."""
+
+    def __init__(self, repo: Repo, blobs: DvcStore, journal: Journal, pipelines: PipelineStore, jobs: Jobs) -> None:
+        self.repo, self.blobs, self.journal, self.pipelines, self.jobs = repo, blobs, journal, pipelines, jobs
+
+    def list(self, job: str) -> list[DatumInfo]:
+        """All datums of a job, in the input's order.
+
+        Raises:
+            NotFound: no such job, or one that never had inputs.
+        """
+        row = self.jobs.find(job)
+        datums = self._cut(row)
+        known = self._known(row, datums)
+        return [_info(row, known, i, datum) for i, datum in datums.items()]
+
+    def inspect(self, job: str, datum: str) -> DatumDetails:
+        """One datum, by its (abbreviated) id, with its input and output files.
+
+        Raises:
+            NotFound: no such job or datum.
+        """
+        row = self.jobs.find(job)
+        datums = self._cut(row)
+        found = [i for i in datums if i.startswith(datum)] if len(datum) >= MIN_ID else []
+        if len(found) != 1:
+            what = f"{datum} is short for {len(found)} datums" if found else f"no datum {datum!r}"
+            raise NotFound(f"{what} in job {row.id[:12]}: see `gitpipe list-datum {row.id[:12]}`")
+        known = self._known(row, {found[0]: datums[found[0]]})
+        info = _info(row, known, found[0], datums[found[0]])
+        inputs = [
+            DatumFile(part.commit, path, self.blobs.size(md5), md5)
+            for part in datums[found[0]].inputs
+            for path, md5 in part.files
+        ]
+        line = known.lines[found[0]][0] if found[0] in known.lines else ""
+        made = datumindex.outputs_of(line) if line and info.state in ("success", "skipped") else []
+        outputs = [DatumFile(None, path, size, md5) for path, md5, size in made]
+        return DatumDetails(info, row.pipeline, tuple(inputs), tuple(outputs))
+
+    def _cut(self, row: JobRow) -> dict[str, Datum]:
+        if not row.inputs:
+            why = row.reason or row.state.value
+            raise NotFound(f"{row.pipeline}: this job has no datums ({why}): see `gitpipe list-job`")
+        pipeline = self.pipelines.load(row.pipeline, row.version)
+        return cut(self.repo, self.blobs, pipeline, map(CommitRef.parse, row.inputs))
+
+    def _known(self, row: JobRow, datums: dict[str, Datum]) -> _Known:
+        runs = self.journal.runs(row.seq)
+        running = frozenset(d for p, _, _, _, d in self.journal.workers() if p == row.pipeline and d)
+        lines = self.journal.known_datums(row.pipeline, datums)
+        earlier: frozenset[str] = frozenset()
+        if row.output and not runs:
+            earlier = frozenset(self._standing_before(row.output))
+        return _Known(runs, running if row.state is JobState.RUNNING else frozenset(), lines, earlier)
+
+    def _standing_before(self, output: str) -> set[str]:
+        parents = self.repo.commit(output).parents
+        try:
+            return set(datumindex.standing(self.repo, self.blobs, parents[0])[1]) if parents else set()
+        except GitpipeError:
+            return set()
+
+
+def _info(row: JobRow, known: _Known, datum: str, what: Datum) -> DatumInfo:
+    run = known.runs.get(datum)
+    if run is None:
+        return DatumInfo(datum, row.id, _state_without_run(row, known, datum), describe(what))
+    return DatumInfo(
+        datum,
+        row.id,
+        "success" if run.ok else "failed",
+        describe(what),
+        run.tries,
+        run.seconds,
+        run.bytes_in,
+        run.bytes_out,
+        run.error,
+    )
+
+
+def _state_without_run(row: JobRow, known: _Known, datum: str) -> str:
+    """The state of a datum that the job has not run, as far as the journal knows (it may have been deleted since)."""
+    if datum in known.running:
+        return "running"
+    if row.state is JobState.SUCCESS:
+        without_record = row.processed > 0 and not known.runs
+        return "success" if without_record and datum not in known.earlier else "skipped"
+    if datum in known.lines:
+        return "skipped"
+    return "not run" if row.state.over else "queued"

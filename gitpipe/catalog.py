@@ -279,6 +279,5 @@ class Catalog:
 
 def _source(origin: Origin) -> Source:
     if isinstance(origin, WorkingOrigin):
-        origin.files()
         return origin.source()
     return Source("", "", origin.path, True)

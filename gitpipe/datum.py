@@ -6,14 +6,13 @@ Knows how a datum is named and identified; not how it is cut (`gitpipe.inputs`) 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from json.encoder import encode_basestring_ascii as quoted
+from typing import NamedTuple
 
 from gitpipe.commit import CommitRef
 
 
-@dataclass(frozen=True, slots=True)
-class InputFiles:
+class InputFiles(NamedTuple):
     """What one input contributes to a datum.
 
     ``match`` is the matched path as Pachyderm spells it: ``/`` for glob ``/``, else ``/`` + path (file or folder).
@@ -30,8 +29,7 @@ class InputFiles:
     group_by: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Datum:
+class Datum(NamedTuple):
     """One combination of matches, one `InputFiles` an input (several for ``group``), in the spec's order."""
 
     inputs: tuple[InputFiles, ...]

@@ -25,7 +25,7 @@ spec
 datatree datumindex glance graph kept places
 dag
 pipelines workdata
-datums reconcile
+datums reconcile standing
 catalog checkout example hooks
 datarepos
 branches filediff history job

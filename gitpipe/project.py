@@ -33,6 +33,7 @@ from gitpipe.datumviews import JobDatums
 from gitpipe.errors import GitpipeError, NotARepo, Refused, UsageError
 from gitpipe.executors import Executor, open_executor
 from gitpipe.filediff import FileDiff
+from gitpipe.filehistory import FileHistory
 from gitpipe.history import History
 from gitpipe.job import JobRunner
 from gitpipe.job import Settings as JobSettings
@@ -157,6 +158,10 @@ class Project:
     @functools.cached_property
     def history(self) -> History:
         return History(self.repo, self.data, self.store)
+
+    @functools.cached_property
+    def file_history(self) -> FileHistory:
+        return FileHistory(self.repo, self.blobs, self.data, self.history)
 
     # -- the runner --------------------------------------------------------------------------------------------------
 

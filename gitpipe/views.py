@@ -192,6 +192,19 @@ class Lineage:
 
 
 @dataclass(frozen=True, slots=True)
+class FileLineage:
+    """A file of a commit and, below it, the files that it was made from (or, downward, that were made from it)."""
+
+    commit: CommitRef
+    path: str
+    md5: str
+    subject: str  # of the commit
+    datum: str = ""  # that made it; "" for a file that a person put
+    pipeline: str = ""  # "model@<tree id>", the version that made it
+    children: tuple[FileLineage, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class StatusInfo:
     git_dir: str
     runner: str  # "not running" or "running (pid 123)"

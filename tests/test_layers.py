@@ -29,6 +29,7 @@ datums reconcile standing
 catalog checkout example hooks
 datarepos
 branches filediff history job
+filehistory
 jobviews scheduler
 datumviews
 project

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gitpipe import hooks, nudges
+from gitpipe import hookconfig, hooks, nudges
 from gitpipe.blobs.config import DvcConfig, read_config
 from gitpipe.blobs.dvc import DvcStore
 from gitpipe.blobs.lock import dvc_locks
@@ -452,14 +452,21 @@ def open_project(where: Path) -> Project:
     return project
 
 
-def init(where: Path) -> list[str]:
+def init(where: Path, pre_commit: bool = False) -> list[str]:
     """Make a repository ready; lines that say what was done and what to type next.  Twice is harmless.
+
+    Args:
+        pre_commit: write gitpipe's hooks into ``.pre-commit-config.yaml``, first: if that fails, nothing is done.
 
     Raises:
         Refused: its path is one that git's worktrees or SQLite cannot live with.
+        BadData: a ``.pre-commit-config.yaml`` that is malformed.
     """
     repo = Repo(where)
     _check_path(repo.common)
+    if pre_commit and repo.top is None:
+        raise Refused(f"{repo.common} is a bare repository, where no commits are made: leave out --pre-commit")
+    written = hookconfig.add_hooks(repo.top / hookconfig.FILE) if pre_commit and repo.top else []
     lines: list[str] = []
     if repo.config(PYTHON):
         lines.append(f"gitpipe is set up in {repo.top or repo.common} already; looked everything over again")
@@ -480,8 +487,7 @@ def init(where: Path) -> list[str]:
     if tracked:
         lines.append("git tracks files below data/ here: use a worktree of its own for each data repo")
     lines.append(f"sandbox: {describe(project.settings.sandbox)}")
-    lines.append(_next_step(repo))
-    return lines
+    return lines + (written or [_next_step(repo)])
 
 
 def _next_step(repo: Repo) -> str:

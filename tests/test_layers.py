@@ -25,13 +25,13 @@ spec
 datatree datumindex graph kept places uploads
 pipelines workdata
 datums reconcile
-catalog checkout example hooks
+catalog checkout example guards hookconfig hooks speccheck
 datarepos
 branches filediff history job
 jobviews scheduler
 datumviews
 project
-hookmain runner
+hookmain precommit runner
 cli
 __main__
 """
@@ -50,6 +50,7 @@ KNOWS = {
     "executors": {"errors", "stage"},
     "journal": {"errors"},
     "hooks": {"errors"},
+    "hookconfig": {"blobs", "errors"},
     "example": {"errors"},
     "cli": {"commit", "errors", "example", "project", "views"},
 }

@@ -86,10 +86,12 @@ def add_hooks(path: Path) -> list[str]:
     if text == old:
         return [f"{path.name} has gitpipe's hooks already"]
     _write(path, text)
+    # Without the option pre-commit stops every commit on a branch that has no such file, as data repos have none.
+    install = "pre-commit install --allow-missing-config"
     if not old.strip():
-        return [f"{path.name} is written, with gitpipe's hooks; next: pre-commit install"]
+        return [f"{path.name} is written, with gitpipe's hooks; next: {install}"]
     types = " ".join(f"-t {name}" for name in TYPES)
-    return [f"gitpipe's hooks are added to {path.name}; next: pre-commit install {types}"]
+    return [f"gitpipe's hooks are added to {path.name}; next: {install} {types}"]
 
 
 def with_hooks(text: str, name: str = FILE) -> str:

@@ -135,21 +135,32 @@ def _megabytes(size: int) -> str:
 def forged_trailers(repo: Repo, message: str) -> list[str]:
     """Whether a message ends in the trailers by which gitpipe, and everybody who asks git, know an output's origin.
 
+    A rebase, a cherry-pick and an amend take over the message of a commit that is there: no claim of theirs is new.
+
     Args:
         message: the text as the editor left it, with git's comments.
     """
     cut = _SCISSORS.search(message)
-    text = repo.git("stripspace", "--strip-comments", stdin=_bytes(message[: cut.start()] if cut else message))
+    found = _claims(
+        repo, repo.git("stripspace", "--strip-comments", stdin=_bytes(message[: cut.start() if cut else None]))
+    )
+    if not found or any((repo.git_dir / name).is_dir() for name in ("rebase-merge", "rebase-apply")):
+        return []
+    for other in ("CHERRY_PICK_HEAD", "HEAD"):
+        if (sha := repo.resolve(other)) and _claims(repo, repo.commit(sha).message) == found:
+            return []
+    return [
+        f"the message ends in {found[0][:60]!r}, by which gitpipe marks the outputs of pipelines: "
+        "take that line out (--no-verify overrides)"
+    ]
+
+
+def _claims(repo: Repo, text: str) -> list[str]:
+    """Those of the trailers of a message that gitpipe alone writes."""
     own = [f"{key}: {value}" for key, values in trailers(text).items() for value in values]
     # git is laxer about where trailers begin: some other lines may stand among them.
     gits = repo.git("interpret-trailers", "--parse", "--no-divider", stdin=_bytes(text)).splitlines()
-    found = next((line for line in [*own, *gits] if _OWN.match(line)), None)
-    if found is None:
-        return []
-    return [
-        f"the message ends in {found[:60]!r}, by which gitpipe marks the outputs of pipelines: "
-        "take that line out, or write it as part of a sentence"
-    ]
+    return [line for line in dict.fromkeys([*own, *gits]) if _OWN.match(line)]
 
 
 def read_message(path: Path) -> str:

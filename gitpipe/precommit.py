@@ -22,6 +22,7 @@ from gitpipe.speccheck import check_specs
 from gitpipe.uploads import PushedRef
 
 MAX_SIZE = "--max-size"
+PUSH = "gitpipe.push"  # git config: `false` switches the push of blobs off
 Index = Mapping[str, str]
 
 
@@ -171,7 +172,7 @@ def push(project: Project, args: Sequence[str], index: Index) -> list[str]:
     have not goes along.  Too much there harms nobody; a commit without its files would.
     """
     repo = project.repo
-    if not project.settings.python or _has_own_hook(repo, "pre-push"):
+    if not project.settings.python or _has_own_hook(repo, "pre-push") or repo.config(PUSH).get(PUSH) == ["false"]:
         return []
     said = {key: os.environ.get(f"PRE_COMMIT_{key}", "") for key in ("FROM_REF", "TO_REF", "LOCAL_BRANCH")}
     remote = os.environ.get("PRE_COMMIT_REMOTE_NAME", "")

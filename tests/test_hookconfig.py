@@ -15,7 +15,7 @@ from .conftest import ROOT
 LAYOUTS = {
     "indented": "# ours\nrepos:\n  # first\n  - repo: meta   # why\n    hooks:\n      - id: identity\n\n# the end\n",
     "flush": "repos:\n- repo: meta\n  hooks: [{id: identity}]\nfail_fast: true   # yes\n",
-    "key behind": "repos:\n  - repo: meta\n    hooks:\n      - id: identity\n        # deep\n\n# next\nfail_fast: true\n",
+    "key behind": "repos:\n  - repo: meta\n    hooks:\n      - id: identity\n        # deep\n\n# x\nfail_fast: true\n",
     "block scalar": "repos:\n- repo: local\n  hooks:\n  - id: x\n    name: x\n    entry: |\n      a\n      # b\n\n",
     "crlf": "repos:\r\n  - repo: meta\r\n    hooks:\r\n      - id: identity\r\n",
     "document marks": "---\nrepos:\n- repo: meta\n  hooks:\n  - id: identity\n...\n",

@@ -24,18 +24,23 @@ POINTER = ".gitpipe/datums.dvc"
 IGNORE = ".gitpipe/.gitignore"
 
 Outputs = Sequence[tuple[str, str, int]]
+_OUTPUTS = ',"outputs":'
+_encode = json.JSONEncoder(separators=(",", ":"), sort_keys=True).encode
 
 
 def line_of(datum_id: str, datum: Datum, outputs: Outputs) -> str:
     """One line of the index, no newline: inputs as (name, branch, path, md5), outputs as (path, md5, size)."""
     inputs = [[i.name, i.commit.branch, path, md5] for i in datum.inputs for path, md5 in i.files]
     record = {"datum": datum_id, "inputs": inputs, "outputs": [list(o) for o in outputs]}
-    return json.dumps(record, separators=(",", ":"), sort_keys=True)
+    return _encode(record)
 
 
 def outputs_of(line: str) -> list[tuple[str, str, int]]:
     """The output files of one line: (path, md5, bytes)."""
-    return [(path, md5, size) for path, md5, size in json.loads(line)["outputs"]]
+    # Keys are sorted and a quote within a name is escaped: what follows the last such key is the outputs alone.
+    start = line.rfind(_OUTPUTS)
+    outputs = json.loads(line[start + len(_OUTPUTS) : -1]) if start >= 0 else json.loads(line)["outputs"]
+    return [(path, md5, size) for path, md5, size in outputs]
 
 
 def segments(repo: Repo, blobs: BlobStore, commit: str) -> Listing:

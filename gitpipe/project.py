@@ -47,7 +47,7 @@ from gitpipe.scheduler import Scheduler
 from gitpipe.stage.sandbox import describe
 from gitpipe.stage.slot import sweep
 from gitpipe.uploads import PushedRef, push_blobs
-from gitpipe.views import JobInfo, Progress, StatusInfo
+from gitpipe.views import DagInfo, JobInfo, Progress, StatusInfo
 
 NOTES = "refs/notes/gitpipe"
 EXCLUDE = ("/data", "/.dvc/cache", "/.dvc/tmp", "/.dvc/config.local")
@@ -394,6 +394,14 @@ class Project:
 
     def trust(self, yes: bool, ask: Callable[[str], bool]) -> list[str]:
         return self.pipelines.trust(yes, ask)
+
+    def dag(self, only: Sequence[str] = ()) -> DagInfo:
+        """What reads what; with `only`, what is up- or downstream of one of these repos and pipelines.
+
+        Raises:
+            NotFound: one of `only` is neither.
+        """
+        return self.pipelines.dag(self.data.names(), only)
 
     def status(self) -> StatusInfo:
         """What is in force, what is to be done, what went wrong."""

@@ -8,14 +8,14 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from gitpipe.commit import SPEC_BRANCH, check_name
 from gitpipe.errors import BadSpec, GitpipeError, Refused
 from gitpipe.graph import order
 from gitpipe.pipelines import CommitOrigin, PipelineStore
 from gitpipe.provenance import read_origin
-from gitpipe.repo import HEADS, Repo
+from gitpipe.repo import BLOB, HEADS, ZERO, Entry, Repo
 from gitpipe.spec import Spec, load_specs
 from gitpipe.spec_text import MAX_BYTES, documents
 
@@ -107,10 +107,20 @@ def _misfits(repo: Repo, spec: Spec, path: str, recorded: Mapping[str, Spec], tr
         problems.append(f"{path}: {error}")
     if tree is not None and repo.entry(tree, path) is not None:
         try:
-            CommitOrigin(repo, tree, path).code(spec)
+            CommitOrigin(repo, tree, path, _built(repo, spec, path)).code(spec)
         except GitpipeError as error:
             problems.append(_prefixed(path, f"{error}"))
     return problems
+
+
+def _built(repo: Repo, spec: Spec, path: str) -> dict[str, Entry]:
+    """Stand-ins for the code that git ignores: it is built where the pipeline is created, perhaps not here."""
+    names = {str(PurePosixPath(path).parent / name): str(PurePosixPath(name)) for name in spec.code or ()}
+    if not names:
+        return {}
+    stdin = "".join(f"{name}\0" for name in names).encode()
+    said = repo.git("check-ignore", "-z", "--stdin", stdin=stdin, cwd=repo.top, accept=(0, 1))
+    return {names[name]: Entry(BLOB, ZERO) for name in said.split("\0") if name in names}
 
 
 def _prefixed(path: str, message: str) -> str:

@@ -93,9 +93,15 @@ def test_names_that_are_taken(lab: Lab) -> None:
 def test_code_that_a_spec_names_is_to_be_staged(lab: Lab) -> None:
     (lab.root / "train.py").write_text("")
     (line,) = check(lab, a_json=spec("model", "training", code=["train.py"]))
-    assert line == "a.json: code 'train.py' of pipeline model is not in ./"
+    assert line.startswith("a.json: code 'train.py' of pipeline model is not in ./: add it there")
     lab.git("add", "train.py")
     assert check(lab, a_json=spec("model", "training", code=["train.py"])) == []
+
+
+def test_code_that_git_ignores_is_built_elsewhere(lab: Lab) -> None:
+    (lab.root / ".gitignore").write_text("/train\n")
+    assert check(lab, a_json=spec("model", "training", code=["./train"])) == []
+    assert check(lab, a_json=spec("model", "training", code=["trains"]))
 
 
 @pytest.mark.parametrize("folder", sorted(path.name for path in (ROOT / "pipelines").iterdir()))

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from gitpipe import __version__
-from gitpipe.cli import show
+from gitpipe.cli import complete, show
 from gitpipe.cli.app import ADMIN, Raw, app, command, here, new_app, project, say
 from gitpipe.errors import Refused
 
@@ -33,7 +33,12 @@ def init(
 
 @command("example", ADMIN)
 def example(
-    name: Annotated[str, typer.Argument(metavar="[NAME]", help="Which one; without it they are listed.")] = "",
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="[NAME]", help="Which one; without it they are listed.", autocompletion=complete.examples
+        ),
+    ] = "",
 ) -> None:
     """Copy example pipelines with their sample data into the current repository.
 

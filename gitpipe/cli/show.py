@@ -500,6 +500,21 @@ def paint(text: str, colour: str) -> str:
     return f"{colour}{text}\x1b[0m" if colours() else text
 
 
+STATES = {
+    "repo": "\x1b[36m",
+    "running": "\x1b[32m",
+    "failing": "\x1b[31m",
+    "untrusted": "\x1b[33m",
+    "stopped": "\x1b[2m",
+}
+"""What a node of the drawing is -> its colour."""
+
+
+def paint_state(text: str, state: str) -> str:
+    """`text` in the colour of a state, in a terminal that shows colours."""
+    return paint(text, STATES[state]) if state in STATES else text
+
+
 def colours() -> bool:
     """Whether colours are wanted: a terminal, and no NO_COLOR (https://no-color.org)."""
     return sys.stdout is not None and sys.stdout.isatty() and not os.environ.get("NO_COLOR")
@@ -509,7 +524,7 @@ def can_draw() -> bool:
     """Whether standard output can carry box-drawing characters."""
     encoding = getattr(sys.stdout, "encoding", None) or "ascii"
     try:
-        "├└│─".encode(encoding)
+        "├└│─▶■".encode(encoding)
     except (UnicodeEncodeError, LookupError):
         return False
     return True

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gitpipe import hooks, nudges
+from gitpipe import hookconfig, hooks, nudges
 from gitpipe.blobs.config import DvcConfig, read_config
 from gitpipe.blobs.dvc import DvcStore
 from gitpipe.blobs.lock import dvc_locks
@@ -47,6 +47,7 @@ from gitpipe.repo import HEADS, Repo
 from gitpipe.scheduler import Scheduler
 from gitpipe.stage.sandbox import describe
 from gitpipe.stage.slot import sweep
+from gitpipe.uploads import PushedRef, push_blobs
 from gitpipe.views import DagInfo, JobInfo, Progress, StatusInfo
 
 NOTES = "refs/notes/gitpipe"
@@ -103,7 +104,9 @@ class Project:
         """The one blob cache of all working trees: below the common git dir, where `git clean` does not reach, or
         where DVC was told when `init` ran.  What the ``.dvc/config`` of a branch says of it does not count: data
         branches have others than main, and it may have come by fetch (I12)."""
-        top = self.repo.top
+        return self._store_at(self.repo.top)
+
+    def _store_at(self, top: Path | None) -> DvcStore:
         config = read_config(top / ".dvc") if top else DvcConfig()
         cache = Path(self.settings.cache) if self.settings.cache else self.repo.common / "dvc" / "cache"
         return DvcStore(cache, cache_types=config.cache_types, shared=config.shared, fetch_root=top)
@@ -381,6 +384,19 @@ class Project:
         """``gitpipe add``; lines to print."""
         return self.checkouts.add(paths, Path.cwd(), force=force)
 
+    def push_blobs(self, refs: Sequence[PushedRef], remote: str = "") -> int:
+        """Bring what the pushed commits track to the DVC remote, see `gitpipe.uploads.push_blobs`.
+
+        The remote is that of the current working tree, or of the first one that names one: a data branch may be
+        older than the remote.
+        """
+        stores = (self._store_at(top) for top in dict.fromkeys([self.repo.top, *self._tops()]))
+        blobs = next((store for store in stores if store.push_remote()), None)
+        return push_blobs(self.repo, blobs, refs, remote) if blobs else 0
+
+    def _tops(self) -> Iterator[Path]:
+        yield from (tree.top for tree in self.repo.worktrees())
+
     def trust(self, yes: bool, ask: Callable[[str], bool]) -> list[str]:
         return self.pipelines.trust(yes, ask)
 
@@ -449,14 +465,21 @@ def open_project(where: Path) -> Project:
     return project
 
 
-def init(where: Path) -> list[str]:
+def init(where: Path, pre_commit: bool = False) -> list[str]:
     """Make a repository ready; lines that say what was done and what to type next.  Twice is harmless.
+
+    Args:
+        pre_commit: write gitpipe's hooks into ``.pre-commit-config.yaml``, first: if that fails, nothing is done.
 
     Raises:
         Refused: its path is one that git's worktrees or SQLite cannot live with.
+        BadData: a ``.pre-commit-config.yaml`` that is malformed.
     """
     repo = Repo(where)
     _check_path(repo.common)
+    if pre_commit and repo.top is None:
+        raise Refused(f"{repo.common} is a bare repository, where no commits are made: leave out --pre-commit")
+    written = hookconfig.add_hooks(repo.top / hookconfig.FILE) if pre_commit and repo.top else []
     lines: list[str] = []
     if repo.config(PYTHON):
         lines.append(f"gitpipe is set up in {repo.top or repo.common} already; looked everything over again")
@@ -477,8 +500,7 @@ def init(where: Path) -> list[str]:
     if tracked:
         lines.append("git tracks files below data/ here: use a worktree of its own for each data repo")
     lines.append(f"sandbox: {describe(project.settings.sandbox)}")
-    lines.append(_next_step(repo))
-    return lines
+    return lines + (written or [_next_step(repo)])
 
 
 def _next_step(repo: Repo) -> str:

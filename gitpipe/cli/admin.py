@@ -20,11 +20,15 @@ app.add_typer(runner, name="runner", rich_help_panel=ADMIN)
 
 
 @command("init", ADMIN)
-def init() -> None:
+def init(
+    pre_commit: Annotated[
+        bool, typer.Option("--pre-commit", help="Also write gitpipe's hooks into .pre-commit-config.yaml.")
+    ] = False,
+) -> None:
     """Make the git repository ready for gitpipe; twice is harmless."""
     from gitpipe.project import init as init_project
 
-    say(init_project(here()))
+    say(init_project(here(), pre_commit=pre_commit))
 
 
 @command("example", ADMIN)

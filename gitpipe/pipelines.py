@@ -83,6 +83,12 @@ class PipelineStore:
             if entry.mode == TREE and not name.startswith(".")
         }
 
+    def created(self, name: str) -> float:
+        """When a pipeline was recorded first, in POSIX seconds; 0 where it was not."""
+        head = self.head()
+        found = list(self.repo.log([head], paths=[name])) if head else []
+        return float(found[-1].time) if found else 0.0
+
     def recorded_at(self, name: str, version: str) -> str | None:
         """The commit on ``__spec__`` that first recorded this version of a pipeline; None where none is left."""
         head = self.head()

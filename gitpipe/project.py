@@ -297,9 +297,8 @@ class Project:
             if end is not None and now > end:
                 token.unlink(missing_ok=True)
                 left = len(self.journal.unfinished())
-                raise GitpipeError(
-                    f"after {timeout:g} s {left} jobs are not done: the runner goes on, `gitpipe wait` again"
-                )
+                what = f"{left} job{'' if left == 1 else 's'} not done" if left else "the runner has not looked yet"
+                raise GitpipeError(f"{what} after {timeout:g} s: it goes on, `gitpipe wait` again")
             on_progress(self._progress(since))
             time.sleep(0.02)
         on_progress(self._progress(since))

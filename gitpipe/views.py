@@ -74,7 +74,7 @@ class CommitInfo:
     job: str = ""
     pipeline: str = ""  # "model@<tree id>", or "" for a commit made by a person
     provenance: tuple[CommitRef, ...] = ()  # the closure
-    specs: tuple[CommitRef, ...] = ()  # the commits on `__spec__` that recorded the pipelines it was made by
+    specs: tuple[CommitRef, ...] | None = None  # on `__spec__`: recorded the pipelines it was made by; None: not asked
 
 
 @dataclass(frozen=True, slots=True)

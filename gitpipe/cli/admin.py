@@ -68,8 +68,8 @@ def version(raw: Raw = False) -> None:
     show.many(versions(), show.VERSION, as_json=raw)
 
 
-def versions() -> list[tuple[str, str]]:
-    """(component, version), read from the packages' metadata, so that none is imported."""
+def versions() -> list[dict[str, str]]:
+    """Component and version, read from the packages' metadata, so that none is imported."""
     from importlib.metadata import PackageNotFoundError
     from importlib.metadata import version as installed
 
@@ -79,7 +79,7 @@ def versions() -> list[tuple[str, str]]:
             found.append((package, installed(package)))
         except PackageNotFoundError:
             found.append((package, "not installed"))
-    return found
+    return [{"component": name, "version": text} for name, text in found]
 
 
 @hooks.command("install")

@@ -85,7 +85,7 @@ def log(
 
 def names_a_path(here: Project, words: list[str]) -> bool:
     """Whether `words` name a file or folder of a repo, not just the repo or a commit of it."""
-    return bool(here.data.locate(words).path)
+    return (len(words) > 1 or ":" in words[0]) and bool(here.data.locate(words).path)
 
 
 @command("status", GITLIKE)

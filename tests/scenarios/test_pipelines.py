@@ -308,6 +308,33 @@ def test_equal_work_is_one_commit_wherever_it_is_done(
     assert {n: clone.head(n) for n in "pq"} == heads
 
 
+def test_a_script_that_is_not_there_is_said_at_once(lab: Lab, tmp_path: Path) -> None:
+    """Whether the spec lies in the repository or not; what is there, or is no script of ours, is not mentioned."""
+    lab.data("a", {"x": "1"})
+    (tmp_path / "p.json").write_text(lab.write_spec("p", {"a": "/"}).read_text())
+    specs = {
+        "here": ["sh", "here.sh", "/code/here.sh", "./here.sh", "/here.sh", "/pfs/a/x.py", "-f=gone.py"],
+        "gone": ["python", "gone.py"],
+        "image": ["python3", "/code/deep/gone.py"],
+        "root": ["julia", "/gone.jl"],
+    }
+    folder = lab.root / "pipes"
+    folder.mkdir()
+    (folder / "here.sh").write_text("true\n")
+    said = []
+    for name, cmd in specs.items():
+        path = lab.write_spec(name, {"a": "/"}, transform={"cmd": cmd}, code=None)
+        spec = json.loads(path.read_text())
+        del spec["code"]
+        (folder / f"{name}.json").write_text(json.dumps(spec))
+        said += lab.project.pipelines.update([str(folder / f"{name}.json")], create=True)
+    assert [line for line in said if "its code has no" in line] == [
+        'gone: its code has no gone.py: put it beside the spec, or name it in "code"',
+        'image: its code has no deep/gone.py: put it beside the spec, or name it in "code"',
+        'root: its code has no /gone.jl: put it beside the spec, or name it in "code"',
+    ]
+
+
 def test_a_fetched_commit_on_the_source_branch_is_not_trusted(lab: Lab, tmp_path: Path) -> None:
     """I12: only commits that were made here, or what a person typed, make code run here."""
     folder = lab.root / "pipes"

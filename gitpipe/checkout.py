@@ -183,7 +183,10 @@ class Checkouts:
         if pointer is None and not (tree.top / DATA).exists() and stamp is None:
             return []  # a branch without data in a tree that never had any: nothing to make, nothing to note
         lines = self._leave(tree, commit, pointer, stamp, branch) if stamp else []
-        oid = self.blobs.put_listing(listing)
+        outs = read_pointer(self.repo.blob(pointer), POINTER) if pointer else []
+        # The pointer names the listing already; only older ways to track files need one to be made.
+        oid = outs[0].md5 if len(outs) == 1 and outs[0].isdir and outs[0].path == DATA else ""
+        oid = oid or self.blobs.put_listing(listing)
         brought = workdata.bring(tree.top, tree.git_dir, self.blobs, branch, commit or "", listing, oid)
         self._bring_index(tree, commit)
         self._mark(tree, pointer or "")

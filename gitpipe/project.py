@@ -46,6 +46,7 @@ from gitpipe.repo import HEADS, Repo
 from gitpipe.scheduler import Scheduler
 from gitpipe.stage.sandbox import describe
 from gitpipe.stage.slot import sweep
+from gitpipe.uploads import PushedRef, push_blobs
 from gitpipe.views import JobInfo, Progress, StatusInfo
 
 NOTES = "refs/notes/gitpipe"
@@ -102,7 +103,9 @@ class Project:
         """The one blob cache of all working trees: below the common git dir, where `git clean` does not reach, or
         where DVC was told when `init` ran.  What the ``.dvc/config`` of a branch says of it does not count: data
         branches have others than main, and it may have come by fetch (I12)."""
-        top = self.repo.top
+        return self._store_at(self.repo.top)
+
+    def _store_at(self, top: Path | None) -> DvcStore:
         config = read_config(top / ".dvc") if top else DvcConfig()
         cache = Path(self.settings.cache) if self.settings.cache else self.repo.common / "dvc" / "cache"
         return DvcStore(cache, cache_types=config.cache_types, shared=config.shared, fetch_root=top)
@@ -375,6 +378,19 @@ class Project:
     def add(self, paths: Sequence[str], force: bool = False) -> list[str]:
         """``gitpipe add``; lines to print."""
         return self.checkouts.add(paths, Path.cwd(), force=force)
+
+    def push_blobs(self, refs: Sequence[PushedRef], remote: str = "") -> int:
+        """Bring what the pushed commits track to the DVC remote, see `gitpipe.uploads.push_blobs`.
+
+        The remote is that of the current working tree, or of the first one that names one: a data branch may be
+        older than the remote.
+        """
+        stores = (self._store_at(top) for top in dict.fromkeys([self.repo.top, *self._tops()]))
+        blobs = next((store for store in stores if store.push_remote()), None)
+        return push_blobs(self.repo, blobs, refs, remote) if blobs else 0
+
+    def _tops(self) -> Iterator[Path]:
+        yield from (tree.top for tree in self.repo.worktrees())
 
     def trust(self, yes: bool, ask: Callable[[str], bool]) -> list[str]:
         return self.pipelines.trust(yes, ask)

@@ -22,7 +22,7 @@ datum globs provenance scan stage views
 blobs executors inputs joblog journal repo spec_text
 spec_form
 spec
-datatree datumindex graph kept places
+datatree datumindex graph kept places uploads
 pipelines workdata
 datums reconcile
 catalog checkout example hooks

@@ -605,6 +605,88 @@ def test_a_hook_that_goes_by_its_own_name(scratch: Path, python: Path, sh: Shell
     assert sh("git commit -q --allow-empty -m bad", scratch, status=1, stderr=True) == "husky bad\n"
 
 
+# Which folder
+
+
+def installed(said: str) -> int:
+    return said.count(": installed")
+
+
+def test_where_git_looks_for_hooks(scratch: Path, sealed: Path, sh: Shell) -> None:
+    """A linked worktree and a submodule, a folder in the working tree, and none that others share."""
+    sh("git worktree add -q ../linked -b linked && gitpipe init", scratch)
+    linked = scratch.parent / "linked"
+    assert installed(sh("gitpipe hooks status", linked)) == len(hooks.NAMES)
+    sh("gitpipe hooks uninstall", linked)
+    assert installed(sh("gitpipe hooks status", scratch)) == 0
+
+    sh("git init -q ../sub && git -C ../sub commit -q --allow-empty -m sub", scratch)
+    sh("git -c protocol.file.allow=always submodule add -q ../sub sub && cd sub && gitpipe init", scratch)
+    assert (scratch / ".git/modules/sub/hooks/post-commit").exists()
+    assert not (scratch / ".git/hooks/post-commit").exists()
+    sh(COMMIT, scratch / "sub")
+    assert (scratch / ".git/modules/sub/gitpipe/nudge").is_dir() and not nudges(scratch)
+    sh("gitpipe runner stop", scratch / "sub")
+
+    sh("git config core.hooksPath tools/hooks", scratch)
+    assert "in the working tree" in sh("gitpipe hooks install", scratch)
+    assert (scratch / "tools/hooks/post-commit").exists()
+    for shared in ("~/hooks", str(sealed / "hooks"), "../hooks"):
+        sh(f"git config core.hooksPath '{shared}'", scratch)
+        for verb in ("install", "uninstall", "status"):
+            said = sh(f"gitpipe hooks {verb}", scratch, status=1, stderr=True)
+            assert "outside of this repository" in said and said.count("\n") == 1
+        assert "`gitpipe run` does the work" in sh("gitpipe init", scratch)
+    assert not (sealed / "hooks").exists() and not (scratch.parent / "hooks").exists()
+    sh("git config core.hooksPath .git/hooks && gitpipe hooks install", scratch)
+    assert installed(sh("gitpipe hooks status", scratch)) == len(hooks.NAMES)
+
+
+def test_hooks_in_gits_configuration_are_named(scratch: Path, sh: Shell) -> None:
+    """Those of git 2.54 and newer; ours are in the folder all the same."""
+    sh("gitpipe init && git config hook.lint.command true && git config hook.lint.event pre-commit", scratch)
+    sh("git config --add hook.lint.event update", scratch)
+    said = sh("gitpipe hooks status", scratch).splitlines()
+    assert said[-1] == "pre-commit: git 2.54 and newer also run hook.lint of the configuration"
+    assert len(said) == len(hooks.NAMES) + 1
+
+
+def test_files_go_before_commits(scratch: Path, sh: Shell) -> None:
+    """I7: what pushed commits name, those in between too, is on the DVC remote before git pushes; else git does not."""
+    sh(
+        "export GITPIPE=0; dvc init -q && dvc remote add -q -d store ../store && git add -A && git commit -qm d",
+        scratch,
+    )
+    sh("export GITPIPE=0; gitpipe init && gitpipe create-repo a && git worktree add -q ../a a", scratch)
+    a = scratch.parent / "a"
+    store = scratch.parent / "store"
+
+    def commit(text: str) -> None:
+        sh(f"export GITPIPE=0; mkdir -p data && echo {text} > data/x && gitpipe add data && git commit -qm {text}", a)
+
+    commit("one")
+    commit("two")
+    sh("git init -q --bare ../far.git && git remote add far ../far.git", scratch)
+    assert sh("git push -q far main a", scratch, stderr=True) == ""
+    assert sorted(p.read_text() for p in store.rglob("*") if p.is_file() and p.stat().st_size == 4) == [
+        "one\n",
+        "two\n",
+    ]
+    assert len(list(store.rglob("*.dir"))) == 3  # with the empty one that a repo begins with
+    sh("git clone -q -b a ../far.git ../clone", a)
+    sh("dvc remote add -q --local -d s ../store && dvc pull -q", scratch.parent / "clone")
+    assert (scratch.parent / "clone/data/x").read_text() == "two\n"
+
+    commit("three")
+    store.rename(scratch.parent / "gone")
+    store.write_text("in the way")
+    said = sh("git push -q far a", scratch, status=1, stderr=True).splitlines()
+    assert said[0].startswith("gitpipe: pre-push: cannot push to DVC remote store: ")
+    assert said[0].endswith("nothing was pushed (--no-verify pushes without, git config gitpipe.push false always)")
+    assert len(said) == 2 and said[1].startswith("error: failed to push")
+    sh("git config gitpipe.push false && git push -q far a && git push -q far :a", scratch)
+
+
 def test_unwritable_folder_is_refused_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "hooks").write_text("")
     with pytest.raises(Refused, match=r"cannot change the git hooks in .*hooks: "):

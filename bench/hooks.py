@@ -30,12 +30,12 @@ ACTIONS = (
     Action(
         "am",
         "post-applypatch",
-        "date +%N >f && git add f && git commit -qm f && git format-patch -q -1 --stdout >../p && git reset -q --hard @~",
+        "date >f && git add f && git commit -qm f && git format-patch -q -1 --stdout >../p && git reset -q --hard @~",
         "git am -q ../p",
     ),
     Action("switch, no data", "post-checkout", "git switch -q main", "git switch -q other", data=False),
     Action("push, no data", "pre-push", MORE, "git push -q far HEAD", data=False),
-    Action("push to there", "post-receive", MORE, "git push -q there HEAD", data=False),
+    Action("push to there", "post-receive", MORE, "git push -q --no-verify there HEAD", data=False),
 )
 
 

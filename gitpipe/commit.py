@@ -18,6 +18,9 @@ Listing: TypeAlias = dict[str, str]
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*\Z")
 MD5 = re.compile(r"[0-9a-f]{32}\Z")
 SHA = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?\Z")
+# Some part of some path is empty, ``.``, ``..`` or ``.git``; the paths are joined by NUL.
+_UNSAFE = re.compile(r"(?:\A|[\0/])(?:\.{0,2}|\.[gG][iI][tT])(?=[\0/]|\Z)")
+_MD5S = re.compile(r"[0-9a-f]*\Z")
 SPEC_BRANCH = "__spec__"
 DEFAULT_BRANCH = "master"
 
@@ -85,6 +88,8 @@ def check_listing(listing: Mapping[str, str]) -> Listing:
     Raises:
         BadData: naming the first bad entry.
     """
+    if _is_sound(listing):
+        return {path: listing[path] for path in sorted(listing)}
     out: Listing = {}
     for path in sorted(listing):
         md5 = listing[path]
@@ -97,6 +102,22 @@ def check_listing(listing: Mapping[str, str]) -> Listing:
     return out
 
 
+def _is_sound(listing: Mapping[str, str]) -> bool:
+    """Whether `check_listing` has nothing to object to, found out at once: one by one 10,000 files take 30 ms."""
+    try:
+        paths, md5s = "\0".join(listing), "".join(listing.values())
+    except TypeError:
+        return False
+    return (
+        bool(listing)
+        and paths.count("\0") == len(listing) - 1
+        and not _UNSAFE.search(paths)
+        and set(map(len, listing.values())) == {32}
+        and _MD5S.match(md5s) is not None
+        and folder_clash(listing) is None
+    )
+
+
 def files_below(listing: Mapping[str, str], path: str) -> Listing:
     """The files at `path` ("" is all), by their path below it; a single file has the path ""; nothing there is {}."""
     if path in listing:
@@ -107,8 +128,8 @@ def files_below(listing: Mapping[str, str], path: str) -> Listing:
 
 def folder_clash(listing: Mapping[str, str]) -> str | None:
     """A path that is a file in `listing` and also a folder of another file there, or None."""
-    for path in listing:
-        parent = path.rpartition("/")[0]
+    for folder in {path.rpartition("/")[0] for path in listing}:
+        parent = folder
         while parent:
             if parent in listing:
                 return parent

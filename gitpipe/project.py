@@ -20,13 +20,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gitpipe import hooks, nudges
-from gitpipe.blobs.config import DvcConfig, read_config
+from gitpipe.blobs.config import read_config
 from gitpipe.blobs.dvc import DvcStore
 from gitpipe.blobs.lock import dvc_locks
 from gitpipe.blobs.place import link_blobs
 from gitpipe.branches import Branches
 from gitpipe.catalog import Catalog
-from gitpipe.checkout import Checkouts
+from gitpipe.checkout import Checkouts, blob_store
 from gitpipe.commit import SPEC_BRANCH
 from gitpipe.datarepos import DataRepos
 from gitpipe.datumviews import JobDatums
@@ -100,15 +100,10 @@ class Project:
 
     @functools.cached_property
     def blobs(self) -> DvcStore:
-        """The one blob cache of all working trees: below the common git dir, where `git clean` does not reach, or
-        where DVC was told when `init` ran.  What the ``.dvc/config`` of a branch says of it does not count: data
-        branches have others than main, and it may have come by fetch (I12)."""
         return self._store_at(self.repo.top)
 
     def _store_at(self, top: Path | None) -> DvcStore:
-        config = read_config(top / ".dvc") if top else DvcConfig()
-        cache = Path(self.settings.cache) if self.settings.cache else self.repo.common / "dvc" / "cache"
-        return DvcStore(cache, cache_types=config.cache_types, shared=config.shared, fetch_root=top)
+        return blob_store(self.repo, self.settings.cache, top)
 
     @functools.cached_property
     def journal(self) -> Journal:

@@ -44,6 +44,7 @@ from gitpipe.scan import (
 
 STAMP = "gitpipe-stamp.json"
 _LOCK = "gitpipe-data.lock"
+_FEW = 100
 
 
 class WorkStore(BlobStore, Protocol):
@@ -581,7 +582,8 @@ def _carry_out(
     if placed or plan.remove or plan.keep or back:
         gone = {*plan.remove, *plan.keep, *back, *stale}
         entries = {path: entry for path, entry in load_index(git_dir).entries.items() if path not in gone}
-        settle(max((entry[1] for entry in placed.values()), default=0))
+        if len(placed) > _FEW:  # else it is quicker to hash them once more
+            settle(max(entry[1] for entry in placed.values()))
         save_index(git_dir, {**entries, **placed})
     return _Done(tuple(restored), missing, problem, len(placed))
 

@@ -6,12 +6,13 @@ Works on `PipelineStore` and says what it did; the runner finds the rest out by 
 from __future__ import annotations
 
 import builtins
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
 from gitpipe.commit import check_name
+from gitpipe.dag import make_dag
 from gitpipe.errors import BadSpec, GitpipeError, NotFound, Refused
 from gitpipe.graph import reads
 from gitpipe.journal import JobState, Journal
@@ -28,7 +29,7 @@ from gitpipe.pipelines import (
 from gitpipe.reconcile import Reconciler
 from gitpipe.repo import HEADS, RefUpdate, Repo
 from gitpipe.spec import Spec, load_specs
-from gitpipe.views import PipelineInfo
+from gitpipe.views import DagInfo, PipelineInfo
 
 MAX_SPEC = 10 << 20
 
@@ -238,15 +239,25 @@ class Catalog:
 
     def state(self, pipeline: Pipeline) -> str:
         """``running``, ``stopped``, ``untrusted`` or ``failing``."""
-        if pipeline.name in self.store.stopped():
+        return self._state(pipeline, *self.store.trusted_and_stopped())
+
+    def _state(self, pipeline: Pipeline, trusted: set[str], stopped: set[str]) -> str:
+        if pipeline.name in stopped:
             return "stopped"
-        if pipeline.version not in self.store.trusted():
+        if pipeline.version not in trusted:
             return "untrusted"
         last = self.journal.jobs(
             "pipeline = ? AND state NOT IN ('queued', 'running')", [pipeline.name], "ORDER BY set_id DESC LIMIT 1"
         )
         bad = (JobState.FAILED, JobState.UNRUNNABLE, JobState.KILLED)
         return "failing" if last and last[0].state in bad else "running"
+
+    def dag(self, repos: Iterable[str], only: Sequence[str] = ()) -> DagInfo:
+        """What reads what; see `make_dag`."""
+        found = self.store.all(self.store.head())
+        trusted, stopped = self.store.trusted_and_stopped()
+        states = {name: self._state(p, trusted, stopped) for name, p in found.items()}
+        return make_dag({name: p.spec for name, p in found.items()}, states, repos, only)
 
     def trust(self, yes: bool, ask: Callable[[str], bool]) -> builtins.list[str]:
         """Let pipelines run here whose version came from elsewhere (I12), after showing what they run.
@@ -268,6 +279,5 @@ class Catalog:
 
 def _source(origin: Origin) -> Source:
     if isinstance(origin, WorkingOrigin):
-        origin.files()
         return origin.source()
     return Source("", "", origin.path, True)

@@ -108,6 +108,10 @@ class DataRepos:
         found = [self._info(b, heads.get(HEADS + b)) for b in self._repo_branches(heads)]
         return sorted(found, key=lambda r: (-r.created, r.name))
 
+    def names(self) -> list[str]:
+        """The names of all repos, sorted."""
+        return self._repo_branches(self.repo.refs("refs/heads"))
+
     def inspect_repo(self, name: str) -> RepoInfo:
         """One repo."""
         if self.is_output(name) and self.repo.ref(HEADS + name) is None:

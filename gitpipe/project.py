@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gitpipe import hooks, nudges
+from gitpipe import hookconfig, hooks, nudges
 from gitpipe.blobs.config import read_config
 from gitpipe.blobs.dvc import DvcStore
 from gitpipe.blobs.lock import dvc_locks
@@ -33,6 +33,7 @@ from gitpipe.datumviews import JobDatums
 from gitpipe.errors import GitpipeError, NotARepo, Refused, UsageError
 from gitpipe.executors import Executor, open_executor
 from gitpipe.filediff import FileDiff
+from gitpipe.filehistory import FileHistory
 from gitpipe.history import History
 from gitpipe.job import JobRunner
 from gitpipe.job import Settings as JobSettings
@@ -47,7 +48,7 @@ from gitpipe.scheduler import Scheduler
 from gitpipe.stage.sandbox import describe
 from gitpipe.stage.slot import sweep
 from gitpipe.uploads import PushedRef, push_blobs
-from gitpipe.views import JobInfo, Progress, StatusInfo
+from gitpipe.views import DagInfo, JobInfo, Progress, StatusInfo
 
 NOTES = "refs/notes/gitpipe"
 EXCLUDE = ("/data", "/.dvc/cache", "/.dvc/tmp", "/.dvc/config.local")
@@ -155,6 +156,10 @@ class Project:
     @functools.cached_property
     def history(self) -> History:
         return History(self.repo, self.data, self.store)
+
+    @functools.cached_property
+    def file_history(self) -> FileHistory:
+        return FileHistory(self.repo, self.blobs, self.data, self.history)
 
     # -- the runner --------------------------------------------------------------------------------------------------
 
@@ -390,6 +395,14 @@ class Project:
     def trust(self, yes: bool, ask: Callable[[str], bool]) -> list[str]:
         return self.pipelines.trust(yes, ask)
 
+    def dag(self, only: Sequence[str] = ()) -> DagInfo:
+        """What reads what; with `only`, what is up- or downstream of one of these repos and pipelines.
+
+        Raises:
+            NotFound: one of `only` is neither.
+        """
+        return self.pipelines.dag(self.data.names(), only)
+
     def status(self) -> StatusInfo:
         """What is in force, what is to be done, what went wrong."""
         pending = [f"{j.pipeline}: {j.state.value}" for j in self.journal.unfinished()]
@@ -459,14 +472,21 @@ def open_project(where: Path) -> Project:
     return project
 
 
-def init(where: Path) -> list[str]:
+def init(where: Path, pre_commit: bool = False) -> list[str]:
     """Make a repository ready; lines that say what was done and what to type next.  Twice is harmless.
+
+    Args:
+        pre_commit: write gitpipe's hooks into ``.pre-commit-config.yaml``, first: if that fails, nothing is done.
 
     Raises:
         Refused: its path is one that git's worktrees or SQLite cannot live with.
+        BadData: a ``.pre-commit-config.yaml`` that is malformed.
     """
     repo = Repo(where)
     _check_path(repo.common)
+    if pre_commit and repo.top is None:
+        raise Refused(f"{repo.common} is a bare repository, where no commits are made: leave out --pre-commit")
+    written = hookconfig.add_hooks(repo.top / hookconfig.FILE) if pre_commit and repo.top else []
     lines: list[str] = []
     if repo.config(PYTHON):
         lines.append(f"gitpipe is set up in {repo.top or repo.common} already; looked everything over again")
@@ -487,8 +507,7 @@ def init(where: Path) -> list[str]:
     if tracked:
         lines.append("git tracks files below data/ here: use a worktree of its own for each data repo")
     lines.append(f"sandbox: {describe(project.settings.sandbox)}")
-    lines.append(_next_step(repo))
-    return lines
+    return lines + (written or [_next_step(repo)])
 
 
 def _next_step(repo: Repo) -> str:

@@ -88,6 +88,7 @@ class Commit:
     author_zone: str
     time: int
     message: str
+    committer: str = ""
 
     @property
     def subject(self) -> str:
@@ -677,11 +678,11 @@ def parse_commit(sha: str, data: bytes) -> Commit:
         elif key == "committer" and not committer:
             committer = value
     match = re.match(r"(.*?) ?(-?\d+) ([+-]\d{4})$", author)
-    when = re.match(r".*? ?(-?\d+) [+-]\d{4}$", committer)
+    when = re.match(r"(.*?) ?(-?\d+) [+-]\d{4}$", committer)
     if not tree or match is None or when is None:
         raise BadData(f"commit {sha} is malformed: see `git fsck`")
     message = body.decode("utf-8", "replace")
-    return Commit(sha, tree, tuple(parents), match[1], int(match[2]), match[3], int(when[1]), message)
+    return Commit(sha, tree, tuple(parents), match[1], int(match[2]), match[3], int(when[2]), message, when[1])
 
 
 _LIBC: ctypes.CDLL | None = None

@@ -142,6 +142,30 @@ class PipelineInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class DagNode:
+    name: str  # the git branch: "training", "training@staging", or the pipeline and the branch that it writes
+    kind: str  # "repo" or "pipeline"
+    state: str = ""  # a pipeline's, as in `PipelineInfo`
+    how: str = ""  # how a pipeline's inputs meet: "", "cross", "cross(training, union(a, b))"
+    input: str = ""  # "(attributes:/* ⨯ model:/)"
+
+
+@dataclass(frozen=True, slots=True)
+class DagEdge:
+    source: str  # the node that is read
+    target: str  # the pipeline that reads it
+    glob: str = "/"
+
+
+@dataclass(frozen=True, slots=True)
+class DagInfo:
+    """What reads what; nodes come after all that they read, edges by target, in the order of its inputs."""
+
+    nodes: tuple[DagNode, ...] = ()
+    edges: tuple[DagEdge, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerInfo:
     pipeline: str
     slot: int
@@ -165,6 +189,19 @@ class Lineage:
 
     commit: CommitInfo
     children: tuple[Lineage, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class FileLineage:
+    """A file of a commit and, below it, the files that it was made from (or, downward, that were made from it)."""
+
+    commit: CommitRef
+    path: str
+    md5: str
+    subject: str  # of the commit
+    datum: str = ""  # that made it; "" for a file that a person put
+    pipeline: str = ""  # "model@<tree id>", the version that made it
+    children: tuple[FileLineage, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,19 +19,21 @@ LAYERS = """
 errors faults nudges
 commit
 datum globs provenance scan stage views
-blobs executors inputs joblog journal repo spec_text
+blobs drawing executors inputs joblog journal repo spec_text
 spec_form
 spec
-datatree datumindex graph kept places uploads
+datatree datumindex glance graph kept places uploads
+dag
 pipelines workdata
-datums reconcile
-catalog checkout example hooks
+datums reconcile standing
+catalog checkout example guards hookconfig hooks speccheck
 datarepos
 branches filediff history job
+filehistory
 jobviews scheduler
 datumviews
 project
-hookmain runner
+hookmain precommit runner
 cli
 __main__
 """
@@ -50,8 +52,10 @@ KNOWS = {
     "executors": {"errors", "stage"},
     "journal": {"errors"},
     "hooks": {"errors"},
+    "hookconfig": {"blobs", "errors"},
     "example": {"errors"},
-    "cli": {"commit", "errors", "example", "project", "views"},
+    "drawing": {"errors", "views"},
+    "cli": {"commit", "drawing", "errors", "example", "glance", "project", "views"},
 }
 
 # Outside module -> the modules or subpackages of gitpipe that alone may import it.
@@ -66,8 +70,11 @@ DOORS = {
     "typer": {"cli"},
     "click": {"cli"},
     "rich": {"cli"},
-    "subprocess": {"stage", "repo", "runner", "nudges"},
+    "subprocess": {"stage", "repo", "runner", "nudges", "glance"},
     "multiprocessing": {"stage"},
+    "grandalf": {"drawing.layout"},
+    "pydot": {"drawing.png"},
+    "cairosvg": {"drawing.png"},
 }
 STARTERS = {"fork", "forkpty", "system", "popen", "posix_spawn", "posix_spawnp", "execv", "execve", "execvp", "execvpe"}
 

@@ -35,6 +35,7 @@ from gitpipe.faults import point
 
 _OID = re.compile(r"[0-9a-f]{32}(?:\.dir)?\Z")
 _PROTECTED = 0o444
+_MANY = 16  # blobs of one folder, from which on a look at the whole folder is cheaper
 _SMALL = 1 << 20  # files up to this size are read whole: one read, one write, no second look
 _CHUNK = 1 << 20
 _LISTINGS = 8  # parsed listings kept; the newest of each input of a busy pipeline
@@ -118,7 +119,16 @@ class DvcStore:
 
     def missing(self, md5s: Iterable[str]) -> list[str]:
         """Those of `md5s` that are not here, in order, each once."""
-        return [md5 for md5 in dict.fromkeys(md5s) if self._find(md5) is None]
+        found = dict.fromkeys(md5s)
+        wanted: dict[str, list[str]] = {}
+        for md5 in found:
+            wanted.setdefault(md5[:2], []).append(md5)
+        there: set[str] = set()
+        for prefix, group in wanted.items():
+            if len(group) >= _MANY:  # one look at the folder instead of one at each
+                with contextlib.suppress(OSError):
+                    there.update(prefix + name for name in os.listdir(f"{self._root}/{prefix}"))
+        return [md5 for md5 in found if not (md5 in there and _OID.match(md5)) and self._find(md5) is None]
 
     def read(self, md5: str) -> bytes:
         """The whole blob.

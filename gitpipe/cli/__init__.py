@@ -14,13 +14,13 @@ from pathlib import Path
 
 import typer
 
-from gitpipe.cli import admin, commits, files, gitlike, jobs, pipelines, repos  # each registers its commands
+from gitpipe.cli import admin, commits, complete, files, gitlike, jobs, pipelines, repos  # each registers its commands
 from gitpipe.cli.app import app
 from gitpipe.cli.argv import normalise
 from gitpipe.cli.show import oneline
 from gitpipe.errors import GitpipeError, UsageError
 
-__all__ = ["admin", "commits", "files", "gitlike", "jobs", "main", "pipelines", "repos", "run"]
+__all__ = ["admin", "commits", "complete", "files", "gitlike", "jobs", "main", "pipelines", "repos", "run"]
 
 BROKEN_PIPE = 141  # what a shell reports for a program that SIGPIPE ended, as git does under `| head`
 INTERRUPTED = 130
@@ -84,8 +84,11 @@ def is_of_sqlite(error: Exception) -> bool:
 def dispatch(args: list[str], program: str) -> int:
     """Parse `args`, call the command, and return the exit status that it asked for (mostly 0)."""
     command = typer.main.get_command(app)
-    if "_GITPIPE_COMPLETE" in os.environ:
-        command.main(prog_name="gitpipe")  # answers the shell and ends the process
+    if complete.VARIABLE in os.environ:
+        status = complete.answer(command, os.environ)
+        if status is not None:
+            return status
+        command.main(prog_name="gitpipe")  # prints the shell's side of it and ends the process
     if not COMPLETION.isdisjoint(args):
         program = "gitpipe"  # the shell function is named after the program, and `git pipe` is no name for one
     words = normalise(args, frozenset(getattr(command, "commands", {})))

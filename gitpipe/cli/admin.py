@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from gitpipe import __version__
-from gitpipe.cli import show
+from gitpipe.cli import complete, show
 from gitpipe.cli.app import ADMIN, Raw, app, command, here, new_app, project, say
 from gitpipe.errors import Refused
 
@@ -20,16 +20,25 @@ app.add_typer(runner, name="runner", rich_help_panel=ADMIN)
 
 
 @command("init", ADMIN)
-def init() -> None:
+def init(
+    pre_commit: Annotated[
+        bool, typer.Option("--pre-commit", help="Also write gitpipe's hooks into .pre-commit-config.yaml.")
+    ] = False,
+) -> None:
     """Make the git repository ready for gitpipe; twice is harmless."""
     from gitpipe.project import init as init_project
 
-    say(init_project(here()))
+    say(init_project(here(), pre_commit=pre_commit))
 
 
 @command("example", ADMIN)
 def example(
-    name: Annotated[str, typer.Argument(metavar="[NAME]", help="Which one; without it they are listed.")] = "",
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="[NAME]", help="Which one; without it they are listed.", autocompletion=complete.examples
+        ),
+    ] = "",
 ) -> None:
     """Copy example pipelines with their sample data into the current repository.
 

@@ -7,16 +7,31 @@ from typing import Annotated
 
 import typer
 
-from gitpipe.cli import show
+from gitpipe.cli import complete, show
 from gitpipe.cli.app import COMMITS, Message, Raw, command, project
 
-BranchWords = Annotated[list[str], typer.Argument(metavar="REPO [BRANCH]", help="Also REPO@BRANCH.")]
-CommitWords = Annotated[
-    list[str], typer.Argument(metavar="REPO [COMMIT]", help="Also REPO@COMMIT; a branch means its newest commit.")
+BranchWords = Annotated[
+    list[str],
+    typer.Argument(metavar="REPO [BRANCH]", help="Also REPO@BRANCH.", autocompletion=complete.branches),
 ]
-OneBranch = Annotated[list[str], typer.Argument(metavar="REPO BRANCH", help="Also REPO@BRANCH.")]
+CommitWords = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="REPO [COMMIT]",
+        help="Also REPO@COMMIT; a branch means its newest commit.",
+        autocompletion=complete.commits,
+    ),
+]
+OneBranch = Annotated[
+    list[str], typer.Argument(metavar="REPO BRANCH", help="Also REPO@BRANCH.", autocompletion=complete.branches)
+]
 OpenWords = Annotated[
-    list[str], typer.Argument(metavar="REPO [COMMIT]", help="Also REPO@COMMIT; the id may be left out if one is open.")
+    list[str],
+    typer.Argument(
+        metavar="REPO [COMMIT]",
+        help="Also REPO@COMMIT; the id may be left out if one is open.",
+        autocompletion=complete.commits,
+    ),
 ]
 
 
@@ -56,7 +71,15 @@ def inspect_commit(words: CommitWords, raw: Raw = False) -> None:
 @command("subscribe-commit", COMMITS)
 def subscribe_commit(
     words: BranchWords,
-    since: Annotated[str | None, typer.Option("--from", metavar="COMMIT", help="Only commits after this one.")] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="COMMIT",
+            help="Only commits after this one.",
+            autocompletion=complete.commits_of_repo,
+        ),
+    ] = None,
     new: Annotated[bool, typer.Option("--new", help="Only commits from now on.")] = False,
     limit: Annotated[int | None, typer.Option("--limit", "-n", min=1, help="End after so many commits.")] = None,
     raw: Raw = False,
@@ -73,7 +96,13 @@ def subscribe_commit(
 def create_branch(
     words: OneBranch,
     head: Annotated[
-        str | None, typer.Option("--head", metavar="COMMIT", help="A commit or branch of the repo to begin or move to.")
+        str | None,
+        typer.Option(
+            "--head",
+            metavar="COMMIT",
+            help="A commit or branch of the repo to begin or move to.",
+            autocompletion=complete.commits_of_repo,
+        ),
     ] = None,
 ) -> None:
     """Create a branch of a repo, empty or at --head; a branch that exists moves to --head.
@@ -85,7 +114,7 @@ def create_branch(
 
 @command("list-branch", COMMITS)
 def list_branch(
-    name: Annotated[str, typer.Argument(metavar="REPO", help="The repo's name.")],
+    name: Annotated[str, typer.Argument(metavar="REPO", help="The repo's name.", autocompletion=complete.repos)],
     raw: Raw = False,
 ) -> None:
     """List the branches of a repo."""

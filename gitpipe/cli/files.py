@@ -11,22 +11,42 @@ from typing import Annotated
 
 import typer
 
-from gitpipe.cli import show
+from gitpipe.cli import complete, show
 from gitpipe.cli.app import FILES, Message, Raw, command, project, sources, standard_input
 from gitpipe.cli.argv import one_or_two_places, two_places
 from gitpipe.cli.progress import file_progress
 from gitpipe.errors import UsageError
 
-FileWords = Annotated[list[str], typer.Argument(metavar="REPO [BRANCH] PATH", help="Where: also REPO@BRANCH:PATH.")]
-PlaceWords = Annotated[list[str], typer.Argument(metavar="REPO [BRANCH] [PATH]", help="Where: also REPO@BRANCH:PATH.")]
-GlobWords = Annotated[list[str], typer.Argument(metavar="REPO [BRANCH] PATTERN", help="Also REPO@BRANCH:PATTERN.")]
+FileWords = Annotated[
+    list[str],
+    typer.Argument(metavar="REPO [BRANCH] PATH", help="Where: also REPO@BRANCH:PATH.", autocompletion=complete.places),
+]
+PlaceWords = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="REPO [BRANCH] [PATH]", help="Where: also REPO@BRANCH:PATH.", autocompletion=complete.places
+    ),
+]
+GlobWords = Annotated[
+    list[str],
+    typer.Argument(metavar="REPO [BRANCH] PATTERN", help="Also REPO@BRANCH:PATTERN.", autocompletion=complete.places),
+]
 
 TwoPlaces = Annotated[
-    list[str], typer.Argument(metavar="REPO [BRANCH] PATH REPO [BRANCH] PATH", help="From, to; also REPO@BRANCH:PATH.")
+    list[str],
+    typer.Argument(
+        metavar="REPO [BRANCH] PATH REPO [BRANCH] PATH",
+        help="From, to; also REPO@BRANCH:PATH.",
+        autocompletion=complete.two_places,
+    ),
 ]
 OnePlaceOrTwo = Annotated[
     list[str],
-    typer.Argument(metavar="REPO [BRANCH] [PATH] [REPO [BRANCH] PATH]", help="New and old; also REPO@BRANCH:PATH."),
+    typer.Argument(
+        metavar="REPO [BRANCH] [PATH] [REPO [BRANCH] PATH]",
+        help="New and old; also REPO@BRANCH:PATH.",
+        autocompletion=complete.two_places,
+    ),
 ]
 
 
@@ -35,14 +55,27 @@ def put_file(
     words: PlaceWords,
     file: Annotated[
         list[str] | None,
-        typer.Option("--file", "-f", metavar="FILE", help="A file, folder, URL or - (standard input); repeatable."),
+        typer.Option(
+            "--file",
+            "-f",
+            metavar="FILE",
+            help="A file, folder, URL or - (standard input); repeatable.",
+            autocompletion=complete.files,
+        ),
     ] = None,
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Put all files below a folder.")] = False,
     append: Annotated[bool, typer.Option("--append", "-a", help="Append to files that exist.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", "-o", help="Accepted; overwriting is the rule.")] = False,
     commit: Annotated[bool, typer.Option("--commit", "-c", help="Accepted; each put-file is a commit.")] = False,
     from_list: Annotated[
-        str | None, typer.Option("--input-file", "-i", metavar="LIST", help="A file that names a source a line.")
+        str | None,
+        typer.Option(
+            "--input-file",
+            "-i",
+            metavar="LIST",
+            help="A file that names a source a line.",
+            autocompletion=complete.files,
+        ),
     ] = None,
     message: Message = None,
 ) -> None:
@@ -70,7 +103,14 @@ def put_file(
 def get_file(
     words: FileWords,
     output: Annotated[
-        str | None, typer.Option("--output", "-o", metavar="OUT", help="Write there, not to standard output.")
+        str | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="OUT",
+            help="Write there, not to standard output.",
+            autocompletion=complete.files,
+        ),
     ] = None,
     recursive: Annotated[bool, typer.Option("--recursive", "-r", help="Get a folder (/ is all); needs -o.")] = False,
 ) -> None:

@@ -7,15 +7,34 @@ from typing import Annotated
 
 import typer
 
-from gitpipe.cli import show
+from gitpipe.cli import complete, show
 from gitpipe.cli.app import JOBS, Raw, command, project
 from gitpipe.cli.progress import JobProgress
 from gitpipe.errors import GitpipeError, JobFailed
 from gitpipe.views import JobInfo
 
-OfPipeline = Annotated[str | None, typer.Option("--pipeline", "-p", metavar="PIPELINE", help="Of this pipeline only.")]
-
-OneJob = Annotated[str, typer.Argument(metavar="JOB|PIPELINE", help="A job's id, or a pipeline (its newest job).")]
+OfPipeline = Annotated[
+    str | None,
+    typer.Option(
+        "--pipeline",
+        "-p",
+        metavar="PIPELINE",
+        help="Of this pipeline only.",
+        autocompletion=complete.pipelines,
+    ),
+]
+OfJob = Annotated[
+    str | None,
+    typer.Option("--job", "-j", metavar="JOB", help="Of this job only.", autocompletion=complete.jobs_and_pipelines),
+]
+OneJob = Annotated[
+    str,
+    typer.Argument(
+        metavar="JOB|PIPELINE",
+        help="A job's id, or a pipeline (its newest job).",
+        autocompletion=complete.jobs_and_pipelines,
+    ),
+]
 
 
 class Interrupted(GitpipeError):
@@ -45,7 +64,14 @@ def inspect_job(job: OneJob, raw: Raw = False) -> None:
 
 @command("stop-job", JOBS)
 def stop_job(
-    job: Annotated[str, typer.Argument(metavar="JOB|PIPELINE", help="A job's id, or a pipeline (what it is at).")],
+    job: Annotated[
+        str,
+        typer.Argument(
+            metavar="JOB|PIPELINE",
+            help="A job's id, or a pipeline (what it is at).",
+            autocompletion=complete.jobs_and_pipelines,
+        ),
+    ],
 ) -> None:
     """Stop a job that waits or runs; run-pipeline runs it again, and what it had finished is kept.
 
@@ -67,7 +93,10 @@ def list_datum(job: OneJob, raw: Raw = False) -> None:
 @command("inspect-datum", JOBS)
 def inspect_datum(
     job: OneJob,
-    datum: Annotated[str, typer.Argument(metavar="DATUM", help="Its id, or the first digits.")],
+    datum: Annotated[
+        str,
+        typer.Argument(metavar="DATUM", help="Its id, or the first digits.", autocompletion=complete.datums),
+    ],
     raw: Raw = False,
 ) -> None:
     """Show one datum of a job with its input and output files."""
@@ -76,9 +105,12 @@ def inspect_datum(
 
 @command("logs", JOBS)
 def logs(
-    job: Annotated[str | None, typer.Option("--job", "-j", metavar="JOB", help="Of this job only.")] = None,
+    job: OfJob = None,
     pipeline: OfPipeline = None,
-    datum: Annotated[str | None, typer.Option("--datum", metavar="DATUM", help="Of this datum only.")] = None,
+    datum: Annotated[
+        str | None,
+        typer.Option("--datum", metavar="DATUM", help="Of this datum only.", autocompletion=complete.datums),
+    ] = None,
     tail: Annotated[int | None, typer.Option("--tail", min=0, metavar="N", help="The last N lines only.")] = None,
     raw: Raw = False,
 ) -> None:
@@ -104,7 +136,11 @@ def list_worker(raw: Raw = False) -> None:
 def wait(
     commits: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[COMMIT]...", help="Accepted as by flush-commit; all that is pending is awaited."),
+        typer.Argument(
+            metavar="[COMMIT]...",
+            help="Accepted as by flush-commit; all that is pending is awaited.",
+            autocompletion=complete.each_commit,
+        ),
     ] = None,
     timeout: Annotated[
         float | None, typer.Option("--timeout", min=0, metavar="SECONDS", help="Give up after so long.")

@@ -6,14 +6,22 @@ from typing import Annotated
 
 import typer
 
-from gitpipe.cli import show
+from gitpipe.cli import complete, show
 from gitpipe.cli.app import PIPELINES, Raw, command, project, say, sources, standard_input
 
 Specs = Annotated[
     list[str] | None,
-    typer.Option("--file", "-f", metavar="FILE", help="A spec in JSON or YAML, or - (standard input); repeatable."),
+    typer.Option(
+        "--file",
+        "-f",
+        metavar="FILE",
+        help="A spec in JSON or YAML, or - (standard input); repeatable.",
+        autocompletion=complete.files,
+    ),
 ]
-Pipeline = Annotated[str, typer.Argument(metavar="PIPELINE", help="The pipeline's name.")]
+Pipeline = Annotated[
+    str, typer.Argument(metavar="PIPELINE", help="The pipeline's name.", autocompletion=complete.pipelines)
+]
 
 
 @command("create-pipeline", PIPELINES)

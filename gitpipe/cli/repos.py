@@ -6,15 +6,16 @@ from typing import Annotated
 
 import typer
 
-from gitpipe.cli import show
+from gitpipe.cli import complete, show
 from gitpipe.cli.app import REPOS, Raw, command, project
 
-Repo = Annotated[str, typer.Argument(metavar="REPO", help="The repo's name.")]
+Repo = Annotated[str, typer.Argument(metavar="REPO", help="The repo's name.", autocompletion=complete.repos)]
+NewRepo = Annotated[str, typer.Argument(metavar="REPO", help="The repo's name.")]
 
 
 @command("create-repo", REPOS)
 def create_repo(
-    name: Repo,
+    name: NewRepo,
     description: Annotated[str, typer.Option("--description", "-d", help="What the repo is for.")] = "",
 ) -> None:
     """Create a data repo: a git branch with an empty data folder.

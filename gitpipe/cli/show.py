@@ -24,6 +24,7 @@ from gitpipe.views import (
     DatumDetails,
     DatumFile,
     FileDetails,
+    FileLineage,
     JobInfo,
     Lineage,
     LogLine,
@@ -461,6 +462,33 @@ def log_entry(entry: Lineage, *, tree: bool, graph: bool) -> Iterator[str]:
         yield from branches(entry.children, "    ", GRAPHS[can_draw()] if graph else BLANKS, set())
 
 
+def file_entry(entry: FileLineage, *, graph: bool) -> Iterator[str]:
+    """One file with its commit and, indented below it, the files that it came from or that came from it."""
+    yield paint(f"commit {entry.commit}", YELLOW)
+    yield f"    {oneline(entry.subject)}"
+    yield ""
+    yield f"    {file_line(entry, of_commit=False)}"
+    yield from file_branches(entry.children, "    " if graph else "      ", GRAPHS[can_draw()] if graph else BLANKS)
+
+
+def file_branches(children: Sequence[FileLineage], indent: str, marks: Sequence[str]) -> Iterator[str]:
+    """The lines of a tree of files."""
+    for place, child in enumerate(children):
+        last = place == len(children) - 1
+        yield f"{indent}{marks[1 if last else 0]}{file_line(child)}"
+        yield from file_branches(child.children, indent + marks[3 if last else 2], marks)
+
+
+def file_line(entry: FileLineage, *, of_commit: bool = True) -> str:
+    """``model@5d6e7f8:/model.joblib  datum 1a2b3c4 of model@9a8b7c6``."""
+    name = oneline(f"/{entry.path}")
+    if of_commit:
+        name = f"{paint(commit(entry.commit.branch, short(entry.commit.sha)), YELLOW)}:{name}"
+    pipeline, _, version = entry.pipeline.partition("@")
+    made = f"  datum {short(entry.datum)} of {pipeline}@{short(version)}" if entry.datum else ""
+    return f"{name}{made}"
+
+
 BLANKS = ("", "", "  ", "  ")
 GRAPHS = {True: ("├─ ", "└─ ", "│  ", "   "), False: ("|- ", "`- ", "|  ", "   ")}
 """Before a child that others follow, before the last one, below the one, below the other."""
@@ -500,6 +528,21 @@ def paint(text: str, colour: str) -> str:
     return f"{colour}{text}\x1b[0m" if colours() else text
 
 
+STATES = {
+    "repo": "\x1b[36m",
+    "running": "\x1b[32m",
+    "failing": "\x1b[31m",
+    "untrusted": "\x1b[33m",
+    "stopped": "\x1b[2m",
+}
+"""What a node of the drawing is -> its colour."""
+
+
+def paint_state(text: str, state: str) -> str:
+    """`text` in the colour of a state, in a terminal that shows colours."""
+    return paint(text, STATES[state]) if state in STATES else text
+
+
 def colours() -> bool:
     """Whether colours are wanted: a terminal, and no NO_COLOR (https://no-color.org)."""
     return sys.stdout is not None and sys.stdout.isatty() and not os.environ.get("NO_COLOR")
@@ -509,7 +552,7 @@ def can_draw() -> bool:
     """Whether standard output can carry box-drawing characters."""
     encoding = getattr(sys.stdout, "encoding", None) or "ascii"
     try:
-        "├└│─".encode(encoding)
+        "├└│─▶■".encode(encoding)
     except (UnicodeEncodeError, LookupError):
         return False
     return True

@@ -20,13 +20,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gitpipe import hookconfig, hooks, nudges
-from gitpipe.blobs.config import DvcConfig, read_config
+from gitpipe.blobs.config import read_config
 from gitpipe.blobs.dvc import DvcStore
 from gitpipe.blobs.lock import dvc_locks
 from gitpipe.blobs.place import link_blobs
 from gitpipe.branches import Branches
 from gitpipe.catalog import Catalog
-from gitpipe.checkout import Checkouts
+from gitpipe.checkout import Checkouts, blob_store
 from gitpipe.commit import SPEC_BRANCH
 from gitpipe.datarepos import DataRepos
 from gitpipe.datumviews import JobDatums
@@ -101,15 +101,10 @@ class Project:
 
     @functools.cached_property
     def blobs(self) -> DvcStore:
-        """The one blob cache of all working trees: below the common git dir, where `git clean` does not reach, or
-        where DVC was told when `init` ran.  What the ``.dvc/config`` of a branch says of it does not count: data
-        branches have others than main, and it may have come by fetch (I12)."""
         return self._store_at(self.repo.top)
 
     def _store_at(self, top: Path | None) -> DvcStore:
-        config = read_config(top / ".dvc") if top else DvcConfig()
-        cache = Path(self.settings.cache) if self.settings.cache else self.repo.common / "dvc" / "cache"
-        return DvcStore(cache, cache_types=config.cache_types, shared=config.shared, fetch_root=top)
+        return blob_store(self.repo, self.settings.cache, top)
 
     @functools.cached_property
     def journal(self) -> Journal:
@@ -442,13 +437,25 @@ class Project:
             yield f"{', '.join(moved)} changed since the last run: `gitpipe wait` or `gitpipe run`"
 
     def hooks_install(self) -> list[str]:
-        return hooks.install(hooks_dir(self.repo), sys.executable, hooks.interpreter_flags())
+        folder = hooks_dir(self.repo)
+        lines = hooks.install(folder, sys.executable, hooks.interpreter_flags())
+        if lines and self.repo.common not in folder.parents:
+            lines.append(
+                f"core.hooksPath is {folder}, in the working tree: the hooks are of this machine, not to commit"
+            )
+        return lines
 
     def hooks_uninstall(self) -> list[str]:
         return hooks.uninstall(hooks_dir(self.repo))
 
     def hooks_status(self) -> list[str]:
-        return [str(state) for state in hooks.status(hooks_dir(self.repo))]
+        lines = [str(state) for state in hooks.status(hooks_dir(self.repo))]
+        # Since git 2.54 hooks may also stand in git's configuration; they run before those in the folder.
+        for key, values in self.repo.config("hook.").items():
+            name = key.removeprefix("hook.").removesuffix(".event")
+            events = [value for value in values if value in hooks.NAMES] if key.endswith(".event") else []
+            lines += [f"{event}: git 2.54 and newer also run hook.{name} of the configuration" for event in events]
+        return lines
 
 
 def open_project(where: Path) -> Project:
@@ -564,7 +571,10 @@ def hooks_dir(repo: Repo) -> Path:
     full = (path if path.is_absolute() else (repo.top or repo.git_dir) / path).resolve()
     inside = [repo.common, *([repo.top.resolve()] if repo.top else [])]
     if not any(base in full.parents for base in inside):
-        raise Refused(f"core.hooksPath is {full}, outside of this repository: hooks were not installed")
+        raise Refused(
+            f"core.hooksPath is {full}, outside of this repository, and others may use it: hooks were not installed; "
+            "`git config --local core.hooksPath .git/hooks` gives this repository its own"
+        )
     return full
 
 

@@ -610,8 +610,22 @@ class Repo:
             top = Path(fields.get("worktree", ""))
             if "bare" in fields or not fields.get("worktree") or not top.is_dir():
                 continue
-            found.append(Worktree(top, worktree_git_dir(top), fields.get("branch"), fields.get("HEAD")))
+            if os.path.lexists(top / ".git"):
+                git_dir = worktree_git_dir(top)
+            else:
+                # Of a submodule, and after `init --separate-git-dir`, git names the git dir instead.
+                main, git_dir = self._main_top(), self.common
+                if main is None:
+                    continue
+                top = main
+            found.append(Worktree(top, git_dir, fields.get("branch"), fields.get("HEAD")))
         return found
+
+    def _main_top(self) -> Path | None:
+        """The main working tree, where the common git dir does not lie in it; None where only git's user knows."""
+        configured = self.git("config", "core.worktree", cwd=self.common, accept=(0, 1)).rstrip("\n")
+        top = (self.common / configured).resolve() if configured else self.top if self.git_dir == self.common else None
+        return top if top is not None and (top / ".git").exists() else None
 
     def tracked_clean(self, tree: Worktree, commit: str) -> bool:
         """Whether the index and the tracked files of a working tree are just those of `commit`."""

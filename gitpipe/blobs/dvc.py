@@ -469,11 +469,30 @@ class DvcStore:
             BadData: the blob is not here.
             OSError: `target` exists, or cannot be written.
         """
-        path, status = self._need(md5)
-        if status.st_size <= _SMALL and self._copies(status.st_dev):
-            return _copy_small(path, target)
-        place(path, target, self.cache_types)
-        return os.lstat(target)
+        copied = self._copy_small(self.path_of(md5), target)
+        if copied is None:
+            place(self._need(md5)[0], target, self.cache_types)
+        return copied or os.lstat(target)
+
+    def _copy_small(self, source: str, target: str) -> os.stat_result | None:
+        """Copy a small blob with one read and one write; None where that is not what the cache type asks for."""
+        try:
+            descriptor = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
+        except (FileNotFoundError, NotADirectoryError):
+            return None  # perhaps where DVC 2 kept it
+        try:
+            status = os.fstat(descriptor)
+            if status.st_size > _SMALL or not self._copies(status.st_dev):
+                return None
+            data = _read_all(descriptor, status.st_size)
+        finally:
+            os.close(descriptor)
+        descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        try:
+            _write_all(descriptor, data)
+            return os.fstat(descriptor)
+        finally:
+            os.close(descriptor)
 
     def _copies(self, device: int) -> bool:
         first = self.cache_types[0] if self.cache_types else "copy"
@@ -735,19 +754,5 @@ def _digest_of(path: str) -> str:
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         return _digest(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _copy_small(source: str, target: str) -> os.stat_result:
-    descriptor = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        data = _read_all(descriptor, os.fstat(descriptor).st_size)
-    finally:
-        os.close(descriptor)
-    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-    try:
-        _write_all(descriptor, data)
-        return os.fstat(descriptor)
     finally:
         os.close(descriptor)

@@ -132,7 +132,7 @@ class Branches:
             words if len(words) > 1 or "@" in words[0] else [words[0], DEFAULT_BRANCH], "subscribe-commit"
         )
         full = git_branch(name, branch)
-        if self.repo.ref(HEADS + full) is None and not self.data.is_output(name):
+        if self.repo.ref(HEADS + full) is None and not (branch == DEFAULT_BRANCH and self.data.is_output(name)):
             self.data.locate([name, branch], path=False)
         last = self.repo.ref(HEADS + full) if new else None
         if since is not None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gitpipe import datumindex, workdata
+from gitpipe.blobs.config import DvcConfig, format_config, read_config, read_file
 from gitpipe.blobs.dvc import DvcStore
 from gitpipe.blobs.pointers import DVC_GITIGNORE, DVCIGNORE, GITIGNORE, read_pointer, write_pointer
 from gitpipe.commit import SPEC_BRANCH, Listing
@@ -32,6 +33,20 @@ class Behind:
 
     tree: Worktree
     reason: str
+
+
+def blob_store(repo: Repo, cache: str, top: Path | None) -> DvcStore:
+    """The one blob cache of all working trees: below the common git dir, where `git clean` does not reach, or `cache`,
+    where DVC was told when `init` ran.  What the ``.dvc/config`` of a branch says of it does not count: data branches
+    have others than main, and it may have come by fetch (I12).
+
+    Args:
+        cache: git config ``gitpipe.cache``, or "".
+        top: the working tree whose DVC configuration says how files are linked, and which remotes there are.
+    """
+    config = read_config(top / ".dvc") if top else DvcConfig()
+    folder = Path(cache) if cache else repo.common / "dvc" / "cache"
+    return DvcStore(folder, cache_types=config.cache_types, shared=config.shared, fetch_root=top)
 
 
 class Checkouts:
@@ -183,7 +198,10 @@ class Checkouts:
         if pointer is None and not (tree.top / DATA).exists() and stamp is None:
             return []  # a branch without data in a tree that never had any: nothing to make, nothing to note
         lines = self._leave(tree, commit, pointer, stamp, branch) if stamp else []
-        oid = self.blobs.put_listing(listing)
+        outs = read_pointer(self.repo.blob(pointer), POINTER) if pointer else []
+        # The pointer names the listing already; only older ways to track files need one to be made.
+        oid = outs[0].md5 if len(outs) == 1 and outs[0].isdir and outs[0].path == DATA else ""
+        oid = oid or self.blobs.put_listing(listing)
         brought = workdata.bring(tree.top, tree.git_dir, self.blobs, branch, commit or "", listing, oid)
         self._bring_index(tree, commit)
         self._mark(tree, pointer or "")
@@ -268,8 +286,6 @@ class Checkouts:
         folder = tree.top / ".dvc"
         if not folder.is_dir():
             return
-        from gitpipe.blobs.config import format_config, read_config, read_file
-
         if read_config(folder).cache_dir == self.blobs.cache:
             return
         local = folder / "config.local"

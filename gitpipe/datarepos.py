@@ -10,7 +10,6 @@ import secrets
 import shutil
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
@@ -140,7 +139,7 @@ class DataRepos:
     def _info(self, branch: str, head: str | None) -> RepoInfo:
         pipelines = self.pipelines.versions(self.pipelines.head())
         if head is None:
-            return RepoInfo(branch, branch, time.time(), 0, 0, "", branch in pipelines)
+            return RepoInfo(branch, branch, self.pipelines.created(branch), 0, 0, "", branch in pipelines)
         root = self.repo.git("rev-list", "--first-parent", "--reverse", head, "--").split("\n", 1)[0]
         size, files = self._size(head)
         name = repo_of(branch)[0]
@@ -340,7 +339,11 @@ class DataRepos:
             raise Refused(f"{place.repo}@{(place.commit or '')[:12]} is finished: put to the branch, or start-commit")
         if not place.open:
             opened = self._open_on(place.branch)
-            if len(opened) == 1:
+            if len(opened) > 1:
+                raise Refused(
+                    f"{place.repo} has {len(opened)} open commits: name one, see `gitpipe list-commit {place.repo}`"
+                )
+            if opened:
                 return Place(place.repo, place.branch, opened[0][1], opened[0][0], place.path, False)
         return place
 
@@ -391,21 +394,23 @@ class DataRepos:
         self.repo.update_refs([RefUpdate(OPEN + commit_id, held, None)], "gitpipe: start-commit")
         return commit_id
 
-    def finish_commit(self, words: Sequence[str], message: str | None = None) -> str:
-        """Finish an open commit: its branch moves, by a merge of file lists if it has moved meanwhile; the sha."""
-        place = self.locate(words, path=False)
-        if not place.open:
-            opened = self._open_on(place.branch)
-            if len(opened) != 1:
-                what = "no open commit" if not opened else f"{len(opened)} open commits, name one"
-                raise NotFound(f"{place.repo} has {what}: see `gitpipe start-commit`")
-            place = Place(place.repo, place.branch, opened[0][1], opened[0][0], "", False)
+    def finish_commit(self, words: Sequence[str], message: str | None = None, *, force: bool = False) -> str:
+        """Finish an open commit: its branch moves, by a merge of file lists if it has moved meanwhile; the sha.
+
+        Args:
+            force: where a file was changed on both sides, the open commit's counts.
+
+        Raises:
+            Refused: a file was changed on both sides, or the commit is finished already.
+            NotFound: there is no open commit, or none is named and there are several.
+        """
+        place = self._the_open(words)
         for _ in range(20):
             sha, head = self.repo.ref(OPEN + place.open), self.repo.ref(place.ref)
             if sha is None or head is None:
                 raise NotFound(f"{place.repo}@{place.open} is gone: its branch was deleted or it was finished before")
             held = self.repo.commit(sha)
-            tree = held.tree if held.parents == (head,) else self._rebased(place, held, head)
+            tree = held.tree if held.parents == (head,) else self._rebased(place, held, head, force)
             commit = self.repo.write_commit(tree, [head], _finished(held, message, place.open), self.repo.user())
             self._sync()
             done = [RefUpdate(OPEN + place.open, None, sha)]
@@ -414,15 +419,46 @@ class DataRepos:
                 return commit
         raise GitpipeError(f"branch {place.branch} keeps moving: try again when it has come to rest")
 
-    def _rebased(self, place: Place, held: Commit, head: str) -> str:
+    def delete_commit(self, words: Sequence[str]) -> None:
+        """Drop an open commit with what was put into it.
+
+        Raises:
+            Refused: the commit is finished: others may stand on it.
+            NotFound: there is no open commit, or none is named and there are several.
+        """
+        place = self._the_open(words)
+        sha = self.repo.ref(OPEN + place.open)
+        if sha is None or not self.repo.update_refs(
+            [RefUpdate(OPEN + place.open, None, sha)], "gitpipe: delete-commit"
+        ):
+            raise NotFound(f"{place.repo}@{place.open} is gone already, or was just put to: see `gitpipe list-commit`")
+
+    def _the_open(self, words: Sequence[str]) -> Place:
+        """The open commit that `words` name, or the only one of the branch that they name."""
+        place = self.locate(words, path=False)
+        if place.open:
+            return place
+        if not place.at_head:
+            sha = (place.commit or "")[:12]
+            raise Refused(f"{place.repo}@{sha} is finished already: `git revert` on its branch takes back what it did")
+        opened = self._open_on(place.branch)
+        if len(opened) != 1:
+            what = "no open commit" if not opened else f"{len(opened)} open commits, name one"
+            raise NotFound(f"{place.repo} has {what}: see `gitpipe list-commit {place.repo}`, `gitpipe start-commit`")
+        return Place(place.repo, place.branch, opened[0][1], opened[0][0], "", False)
+
+    def _rebased(self, place: Place, held: Commit, head: str, force: bool) -> str:
         base = read_listing(self.repo, self.blobs, held.parents[0])
         ours, theirs = (read_listing(self.repo, self.blobs, c) for c in (held.sha, head))
         merged = dict(theirs)
         for path in sorted({*base, *ours}):
             if ours.get(path) == base.get(path):
                 continue
-            if theirs.get(path) not in (base.get(path), ours.get(path)):
-                raise Refused(f"{place.repo}: {path} was changed on the branch too since start-commit: put it again")
+            if theirs.get(path) not in (base.get(path), ours.get(path)) and not force:
+                raise Refused(
+                    f"{place.repo}: {path} was changed on the branch too since start-commit: "
+                    "finish-commit -f takes it from this commit, delete-commit drops this commit"
+                )
             if path in ours:
                 merged[path] = ours[path]
             else:

@@ -107,6 +107,7 @@ def write_tree(
     base: str | None = None,
     config: bytes | None = None,
     extra: Mapping[str, Entry] | None = None,
+    size: int | None = None,
 ) -> str:
     """Write the tree of a data branch that holds `listing`; its sha.  Neither git objects nor blobs are synced yet.
 
@@ -114,9 +115,11 @@ def write_tree(
         base: an earlier tree or commit of the branch: what else it holds (a README) stays.
         config: the ``.dvc/config`` to write where `base` has none or an empty one.
         extra: further entries by path.
+        size: the bytes of all files together, where that is known; else each blob is asked.
     """
     oid = blobs.put_listing(listing)
-    size = sum(blobs.size(md5) or 0 for md5 in listing.values())
+    if size is None:
+        size = sum(blobs.size(md5) or 0 for md5 in listing.values())
     files = {POINTER: Entry(BLOB, repo.write_blob(write_pointer(DATA, oid, size, len(listing))))}
     there = repo.tree(base) if base else {}
     for path, content in (

@@ -24,18 +24,57 @@ POINTER = ".gitpipe/datums.dvc"
 IGNORE = ".gitpipe/.gitignore"
 
 Outputs = Sequence[tuple[str, str, int]]
+_OUTPUTS = ',"outputs":'
+_encode = json.JSONEncoder(separators=(",", ":"), sort_keys=True).encode
 
 
 def line_of(datum_id: str, datum: Datum, outputs: Outputs) -> str:
     """One line of the index, no newline: inputs as (name, branch, path, md5), outputs as (path, md5, size)."""
     inputs = [[i.name, i.commit.branch, path, md5] for i in datum.inputs for path, md5 in i.files]
     record = {"datum": datum_id, "inputs": inputs, "outputs": [list(o) for o in outputs]}
-    return json.dumps(record, separators=(",", ":"), sort_keys=True)
+    return _encode(record)
 
 
 def outputs_of(line: str) -> list[tuple[str, str, int]]:
     """The output files of one line: (path, md5, bytes)."""
-    return [(path, md5, size) for path, md5, size in json.loads(line)["outputs"]]
+    # Keys are sorted and a quote within a name is escaped: what follows the last such key is the outputs alone.
+    start = line.rfind(_OUTPUTS)
+    outputs = json.loads(line[start + len(_OUTPUTS) : -1]) if start >= 0 else json.loads(line)["outputs"]
+    return [(path, md5, size) for path, md5, size in outputs]
+
+
+def inputs_of(line: str) -> tuple[str, list[tuple[str, str, str, str]]]:
+    """(datum id, input files) of one line: each file as (input's name, branch, path, md5)."""
+    record: dict[str, Any] = json.loads(line)
+    return str(record["datum"]), [(name, branch, path, md5) for name, branch, path, md5 in record["inputs"]]
+
+
+def maker(blobs: BlobStore, listing: Mapping[str, str], path: str) -> str | None:
+    """The line of the datum that made the output `path`, or None; newest segments first, most lines unparsed.
+
+    Args:
+        listing: the segments, whose blobs are all here.
+    """
+    for line in _standing_with(blobs, listing, f'["{_encode(path)[1:-1]}","'):
+        if any(path == output for output, _, _ in outputs_of(line)):
+            return line
+    return None
+
+
+def users(blobs: BlobStore, listing: Mapping[str, str], branch: str, path: str) -> Iterator[str]:
+    """The lines of the datums that had `path` of `branch` as an input file."""
+    for line in _standing_with(blobs, listing, f'","{branch}","{_encode(path)[1:-1]}","'):
+        if any((branch, path) == (of, name) for _, of, name, _ in inputs_of(line)[1]):
+            yield line
+
+
+def _standing_with(blobs: BlobStore, listing: Mapping[str, str], text: str) -> Iterator[str]:
+    """The lines that stand and have `text` in them."""
+    newer: set[str] = set()
+    for name in sorted(listing, reverse=True):
+        found = dict(lines(blobs, listing[name]))
+        yield from (line for datum, line in found.items() if text in line and datum not in newer and not _gone(line))
+        newer |= found.keys()
 
 
 def segments(repo: Repo, blobs: BlobStore, commit: str) -> Listing:

@@ -36,8 +36,10 @@ def cut(repo: Repo, blobs: BlobStore, pipeline: Pipeline, inputs: Iterable[Commi
 
     digest = pipeline.spec.transform_digest(pipeline.code or "")
     found: dict[str, Datum] = {}
-    for datum in datums(pipeline.spec.input, read):
-        found.setdefault(datum.id(digest), datum)
+    pieces: dict[int, str] = {}
+    rows = list(datums(pipeline.spec.input, read))  # all at once: `pieces` knows the parts by their address
+    for datum in rows:
+        found.setdefault(datum.id(digest, pieces), datum)
     return found
 
 

@@ -5,6 +5,7 @@ Only files that differ are looked into, as copies with the names that they have 
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +18,8 @@ from gitpipe.errors import BadData, NotFound
 from gitpipe.places import Place
 from gitpipe.repo import Repo
 from gitpipe.views import FileChange
+
+ONE_SIDE = re.compile(r"^((?:\x1b\[[0-9;]*m)*diff --git )[ab]/(.*) [ab]/\2(?=(?:\x1b\[[0-9;]*m)*$)", re.MULTILINE)
 
 
 class FileDiff:
@@ -68,7 +71,9 @@ class FileDiff:
         Raises:
             BadData: a blob is neither here nor on a remote.
         """
-        return self._git(changes, f"--color={'always' if colour else 'never'}")
+        text = self._git(changes, f"--color={'always' if colour else 'never'}")
+        # Without an index git names the side where a file is on both sides of its first line.
+        return ONE_SIDE.sub(r"\1a/\2 b/\2", text)
 
     def counts(self, changes: Sequence[FileChange]) -> list[tuple[str, int | None, int | None]]:
         """(path, lines added, lines deleted) of each change; None where it is no text.

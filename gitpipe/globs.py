@@ -20,7 +20,8 @@ import re
 from bisect import bisect_left
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NoReturn, TypeAlias
+from operator import itemgetter
+from typing import NamedTuple, NoReturn, TypeAlias
 
 from gitpipe.errors import BadSpec
 
@@ -43,8 +44,7 @@ POSIX = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Match:
+class Match(NamedTuple):
     """One match of a glob: `path` begins with ``/``; `files` are (path below ``data/``, md5), sorted by path."""
 
     path: str
@@ -119,8 +119,8 @@ def cut(pattern: str, listing: Mapping[str, str]) -> Iterator[Match]:
     glob = Glob(pattern)
     paths = _below(sorted(listing), glob.prefix)
     found = _at_any_depth(glob, paths) if glob.depth is None else _at_depth(glob, paths, glob.depth)
-    for path, captures, members in sorted(found, key=lambda each: each[0]):
-        yield Match("/" + path, tuple((member, listing[member]) for member in members), captures)
+    for path, captures, members in sorted(found, key=itemgetter(0)):
+        yield Match("/" + path, tuple([(member, listing[member]) for member in members]), captures)
 
 
 _Found: TypeAlias = tuple[str, tuple[str, ...], Sequence[str]]

@@ -60,16 +60,19 @@ class History:
         place = self.data.locate(words, path=False)
         if place.commit is None:
             raise NotFound(f"{place.repo} has no commit yet")
+        return [self._down(place.branch, self.repo.commit(place.commit), self.users(place.commit))]
+
+    def users(self, target: str) -> dict[str, list[tuple[str, Commit]]]:
+        """Input commit -> (pipeline, output commit) made from it directly, of all that have `target` above them."""
         names = self.pipelines.versions(self.pipelines.head())
         tips = [s for r, s in self.repo.refs("refs/heads").items() if r.removeprefix(HEADS) in names]
         users: dict[str, list[tuple[str, Commit]]] = {}
-        target = place.commit
         for commit in self.repo.log(tips, "--first-parent"):
             origin = read_origin(commit.message)
             if origin.pipeline in names and any(target == r.sha for r in origin.provenance):
                 for ref in direct_inputs(self.repo, commit, origin.pipeline):
                     users.setdefault(ref.sha, []).append((origin.pipeline, commit))
-        return [self._down(place.branch, self.repo.commit(target), users)]
+        return users
 
     def _down(self, branch: str, commit: Commit, users: dict[str, list[tuple[str, Commit]]]) -> Lineage:
         below = tuple(self._down(name, made, users) for name, made in users.get(commit.sha, ()))

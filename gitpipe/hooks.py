@@ -1,7 +1,8 @@
 """Put gitpipe's git hooks into a hooks folder, behind what stands there already, and take them out again exactly.
 
 Knows folders and scripts only: not git (the caller says which folder git looks in), and not what the hooks do.
-A hook that is not ours is kept as ``<hook>.before-gitpipe``, which ours calls first.
+A hook that is not ours is kept as ``<hook>.before-gitpipe``, which ours calls first.  pre-commit's stays in its place
+and calls ours, the way it calls hooks that it finds: so both can be taken out in any order.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from pathlib import Path
 
 from gitpipe.errors import GitpipeError, Refused
 
-NAMES = ("pre-commit", "post-commit", "post-merge", "post-rewrite", "post-applypatch", "post-checkout")
+GUARDS = ("pre-commit", "commit-msg", "pre-push")
+NUDGES = ("post-commit", "post-merge", "post-rewrite", "post-applypatch", "post-checkout", "post-receive")
+NAMES = (*GUARDS, *NUDGES)
 BEFORE = ".before-gitpipe"
 LEGACY = ".legacy"  # where `pre-commit install` keeps, and calls, the hook that it found
 WARNED = "gitpipe-warned"
@@ -117,34 +120,37 @@ def _package() -> Path:
 
 def _install_one(folder: Path, name: str, script: bytes) -> str:
     hook, legacy = folder / name, folder / (name + LEGACY)
-    if _is_pre_commits(hook) and _is_ours(legacy):
-        if legacy.read_bytes() == script:
-            return ""
-        _replace(legacy, script)
-        return f"renewed, called by pre-commit's hook as {legacy.name}"
+    if _is_pre_commits(hook):
+        if _is_ours(legacy):
+            return _renew(legacy, script, f"renewed, called by pre-commit's hook as {legacy.name}")
+        return _install_in(legacy, hook, script, f"installed; pre-commit's hook calls it as {legacy.name}")
+    if _is_ours(legacy):
+        legacy.unlink()  # pre-commit's hook, which called it, is gone
     if _is_ours(hook):
-        if hook.read_bytes() == script and os.access(hook, os.X_OK):
-            return ""
-        _replace(hook, script)
-        return "renewed"
-    if not _exists(hook):
-        _replace(hook, script)
-        return "installed"
-    return _install_behind(hook, script)
+        return _renew(hook, script, "renewed")
+    return _install_in(hook, hook, script, "installed")
 
 
-def _install_behind(hook: Path, script: bytes) -> str:
-    """Keep the other tool's hook under a second name before ours takes its place, so that one is always there."""
-    before = hook.with_name(hook.name + BEFORE)
-    note = f"installed; the hook that was there is kept as {before.name} and runs first"
-    if _exists(before) and not _same(hook, before):
-        # Somebody's installer wrote over ours since; what it found then was us, so the older one has had its day.
-        aside = before.with_name(before.name + ".old")
-        before.replace(aside)
-        note += f" (an older one is now {aside.name} and does not run)"
-    if not _exists(before):
-        _second_name(hook, before)
-    _replace(hook, script)
+def _renew(place: Path, script: bytes, note: str) -> str:
+    if place.read_bytes() == script and os.access(place, os.X_OK):
+        return ""
+    _replace(place, script)
+    return note
+
+
+def _install_in(place: Path, hook: Path, script: bytes, note: str) -> str:
+    """Put ours in `place`, and keep another tool's under a second name before that, so that one is always there."""
+    if _exists(place):
+        before = hook.with_name(hook.name + BEFORE)
+        note += f"; the hook that was there is kept as {before.name} and runs first"
+        if _exists(before) and not _same(place, before):
+            # Somebody's installer wrote over ours since; what it found then was us, so the older one has had its day.
+            aside = before.with_name(before.name + ".old")
+            before.replace(aside)
+            note += f" (an older one is now {aside.name} and does not run)"
+        if not _exists(before):
+            _second_name(place, before)
+    _replace(place, script)
     return note
 
 
@@ -157,7 +163,11 @@ def _uninstall_one(folder: Path, name: str) -> str:
             return f"removed from behind pre-commit's hook; the one before is back as {legacy.name}"
         before.unlink(missing_ok=True)
         return "removed from behind pre-commit's hook"
+    if _is_ours(legacy):
+        legacy.unlink()
     if not _is_ours(hook):
+        if _exists(hook) and _exists(before) and _same(hook, before):
+            before.unlink()
         return ""
     if _exists(before):
         before.replace(hook)
@@ -246,7 +256,8 @@ def _worded(done: list[tuple[str, str]]) -> list[str]:
     for name, what in done:
         if what:
             # The file's own name stands in some sentences; folding those needs it out of the way.
-            names.setdefault(what.replace(name + BEFORE, f"<hook>{BEFORE}"), []).append(name)
+            what = what.replace(name + BEFORE, f"<hook>{BEFORE}").replace(name + LEGACY, f"<hook>{LEGACY}")
+            names.setdefault(what, []).append(name)
     lines = []
     for what, hooks in names.items():
         text = what.replace("<hook>", hooks[0]) if len(hooks) == 1 else what

@@ -32,6 +32,7 @@ from gitpipe.provenance import IDENTITY, Origin, closure, job_id, output_message
 from gitpipe.reconcile import Reconciler, Unready
 from gitpipe.repo import BLOB, EXE, HEADS, LINK, Entry, RefUpdate, Repo, Signature, syncfs
 from gitpipe.stage import Result, Stage, Task, TaskInput
+from gitpipe.standing import Standing, read_standing
 
 KEEP = "refs/gitpipe/keep/"
 MAX_LOST = 5
@@ -59,9 +60,12 @@ class Work:
     parent: str | None
     spec_head: str | None
     all: dict[str, Datum] = field(default_factory=dict)  # datum id -> datum, in the input's order
-    lines: dict[str, str] = field(default_factory=dict)  # datum id -> index line, as they are known
+    before: Standing = field(default_factory=Standing)  # what the parent output commit holds
+    stood: set[str] = field(default_factory=set)  # datums that are taken over from there as they are
+    lines: dict[str, str] = field(default_factory=dict)  # datum id -> index line, of the others, as they are known
+    outputs: dict[str, datumindex.Outputs] = field(default_factory=dict)  # the same, taken apart
+    size: int = 0  # of all outputs, bytes
     committed: int = 0  # datums that an earlier output commit holds
-    stood: set[str] = field(default_factory=set)  # those of them whose line is taken as it is
     counts: dict[str, int] = field(default_factory=dict)
     notes: dict[str, None] = field(default_factory=dict)
 
@@ -224,13 +228,26 @@ class JobRunner:
         """Take what an earlier output commit, or a job that failed later, has made of the same datums."""
         name = work.pipeline.name
         self._index_history(name, work.parent)
-        known = self.journal.known_datums(name, work.all)
-        outputs = {datum: datumindex.outputs_of(line) for datum, (line, _) in known.items()}
+        work.before = read_standing(self.repo, self.blobs, work.parent, name)
+        labels = _Labels()
+        if work.before.whole:
+            for datum, line in work.before.lines.items():
+                what = work.all.get(datum)
+                if what is None:
+                    continue
+                work.committed += 1
+                if labels.fit(line, what):
+                    work.stood.add(datum)
+                else:
+                    self._relabel(work, datum, datumindex.outputs_of(line))
+        asked = [d for d in work.all if d not in work.before.lines] if work.before.whole else work.all
+        known = self.journal.known_datums(name, asked)
+        outputs: dict[str, datumindex.Outputs] = {d: datumindex.outputs_of(line) for d, (line, _) in known.items()}
         gone = set(self.blobs.missing(md5 for files in outputs.values() for _, md5, _ in files))
         if gone:
             with contextlib.suppress(GitpipeError):  # a remote out of reach: what is lost is made again
                 gone = set(self.blobs.fetch(sorted(gone)))
-        work.committed = sum(committed for _, committed in known.values())
+        work.committed += sum(committed for _, committed in known.values())
         for datum, (line, committed) in known.items():
             files = outputs[datum]
             if any(md5 in gone for _, md5, _ in files):
@@ -241,16 +258,17 @@ class JobRunner:
                     continue
                 # Nor did the killed run come to make it durable: this one has to, before its commit names it (I7).
                 self.blobs.adopt(md5 for _, md5, _ in files)
-            if any(i.files and f'["{i.name}","{i.commit.branch}",' not in line for i in work.all[datum].inputs):
-                # The same files, but from another branch than then: the index is to name this one.
-                work.lines[datum] = datumindex.line_of(datum, work.all[datum], files)
-                continue
-            work.lines[datum] = line
-            if committed:
-                work.stood.add(datum)
-        total = len(work.all)
-        work.counts = {"total": total, "skipped": len(work.lines), "processed": 0, "failed": 0}
+            if labels.fit(line, work.all[datum]):
+                work.lines[datum], work.outputs[datum] = line, files
+            else:
+                self._relabel(work, datum, files)
+        skipped = len(work.stood) + len(work.lines)
+        work.counts = {"total": len(work.all), "skipped": skipped, "processed": 0, "failed": 0}
         self.journal.update_job(work.job.seq, **work.counts)
+
+    def _relabel(self, work: Work, datum: str, files: datumindex.Outputs) -> None:
+        """The same input files, but from another branch than then: the index is to name this one."""
+        work.lines[datum], work.outputs[datum] = datumindex.line_of(datum, work.all[datum], files), files
 
     def _index_history(self, name: str, head: str | None) -> None:
         """Read the datum indexes of all output commits that the journal does not know yet."""
@@ -287,7 +305,7 @@ class JobRunner:
     # -- doing it ----------------------------------------------------------------------------------------------------
 
     def _run_datums(self, work: Work, stopped: Callable[[], bool]) -> None:
-        todo = [d for d in work.all if d not in work.lines]
+        todo = [d for d in work.all if d not in work.stood and d not in work.lines]
         spec = work.pipeline.spec
         engine = self.executor.name
         self.journal.set_workers(work.pipeline.name, spec.parallelism, engine)
@@ -348,7 +366,7 @@ class JobRunner:
             if result.ok:
                 line = datumindex.line_of(result.datum, work.all[result.datum], result.outputs)
                 self.blobs.adopt(md5 for _, md5, _ in result.outputs)
-                work.lines[result.datum] = line
+                work.lines[result.datum], work.outputs[result.datum] = line, result.outputs
                 done.lines.append((result.datum, line))
                 counts = work.counts
                 counts["processed"] += 1
@@ -452,26 +470,36 @@ class JobRunner:
     # -- making it seen ----------------------------------------------------------------------------------------------
 
     def _merge(self, work: Work) -> Listing:
-        """All datums' outputs as one listing.
+        """All datums' outputs as one listing: what stood before with what has changed, as its cost is to follow that.
 
         Raises:
             Failed: two datums wrote one path, or one a file where the other a folder.
         """
+        merged, work.size = work.before.without(work.stood) if work.stood else ({}, 0)
+        for files in work.outputs.values():
+            for path, md5, size in files:
+                if path in merged:
+                    raise self._clash(work)
+                merged[path] = md5
+                work.size += size
+        if folder_clash(merged):
+            raise self._clash(work)
+        return {path: merged[path] for path in sorted(merged)}
+
+    def _clash(self, work: Work) -> Failed:
+        """Which two datums cannot both have what they wrote: all are looked at, in the input's order."""
         owner: dict[str, str] = {}
-        merged: Listing = {}
         for datum in work.all:
-            for path, md5, _ in datumindex.outputs_of(work.lines[datum]):
+            files = work.outputs.get(datum)
+            for path, _, _ in datumindex.outputs_of(work.before.lines[datum]) if files is None else files:
                 if path in owner:
                     one, two = describe(work.all[owner[path]]), describe(work.all[datum])
-                    raise Failed(f"datums {one} and {two} both write {path}: give them different names in /pfs/out")
+                    return Failed(f"datums {one} and {two} both write {path}: give them different names in /pfs/out")
                 owner[path] = datum
-                merged[path] = md5
-        clash = folder_clash(merged)
-        if clash:
-            inside = next(p for p in merged if p.startswith(clash + "/"))
-            one, two = describe(work.all[owner[clash]]), describe(work.all[owner[inside]])
-            raise Failed(f"datum {one} writes the file {clash} where datum {two} writes a folder")
-        return {path: merged[path] for path in sorted(merged)}
+        clash = folder_clash(owner) or ""
+        inside = next(p for p in owner if p.startswith(clash + "/"))
+        one, two = describe(work.all[owner[clash]]), describe(work.all[owner[inside]])
+        return Failed(f"datum {one} writes the file {clash} where datum {two} writes a folder")
 
     def _publish(self, work: Work, listing: Listing) -> str | None:
         """Write blobs, then objects, then move the ref (I7); the output commit, or None: the pipeline was deleted."""
@@ -483,7 +511,7 @@ class JobRunner:
             **datumindex.entries(self.repo, self.blobs, index),
         }
         config = self.pipelines.dvc_config()
-        tree = write_tree(self.repo, self.blobs, listing, config=config, extra=extra)
+        tree = write_tree(self.repo, self.blobs, listing, config=config, extra=extra, size=work.size)
         when = max(
             self.repo.commit(sha).time
             for sha in [*([work.parent] if work.parent else []), *(r.sha for r in work.origin.provenance)]
@@ -509,8 +537,7 @@ class JobRunner:
                 return None
         point("after-ref")
         # Only what is new: the journal's cost is to follow the change, too (I10).
-        fresh = [(datum, line) for datum, line in work.lines.items() if datum not in work.stood]
-        self.journal.remember_datums(work.pipeline.name, fresh, committed=True)
+        self.journal.remember_datums(work.pipeline.name, work.lines.items(), committed=True)
         self.journal.set_indexed_head(work.pipeline.name, commit)
         return commit
 
@@ -543,10 +570,10 @@ class JobRunner:
         return self.repo.write_commit(tree, parents, f"keep: {work.pipeline.name} {work.origin.job}\n", who)
 
     def _index(self, work: Work) -> Listing:
-        before, stood = datumindex.standing(self.repo, self.blobs, work.parent) if work.parent else ({}, {})
-        added = {d: line for d, line in work.lines.items() if d in work.all and stood.get(d) != line}
-        gone = sorted(set(stood) - set(work.all))
-        return datumindex.extend(self.blobs, before, added, gone)
+        stood = work.before.lines
+        added = {d: line for d, line in work.lines.items() if stood.get(d) != line}
+        gone = sorted(d for d in stood if d not in work.all)
+        return datumindex.extend(self.blobs, work.before.segments, added, gone)
 
     def _job_record(self, work: Work) -> dict[str, object]:
         total = len(work.all)
@@ -560,6 +587,23 @@ class JobRunner:
             "provenance": [str(ref) for ref in work.origin.provenance],
             "datums": {"total": total, "processed": total - work.committed, "skipped": work.committed},
         }
+
+
+class _Labels:
+    """Whether index lines name the branches that datums are read from now."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, str], str] = {}
+
+    def fit(self, line: str, datum: Datum) -> bool:
+        for part in datum.inputs:
+            key = part.name, part.commit.branch
+            label = self._known.get(key)
+            if label is None:
+                label = self._known[key] = f'["{part.name}","{part.commit.branch}",'
+            if part.files and label not in line:
+                return False
+        return True
 
 
 class _Done:

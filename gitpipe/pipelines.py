@@ -43,15 +43,19 @@ class Pipeline:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a version came from; ``branch`` is "" where it was no commit of this repository."""
+    """Where a version came from; ``branch`` is "" where it was no commit of this repository.
+
+    ``built`` are the files of its code that git ignores there (a compiled program), so that no commit has them.
+    """
 
     branch: str
     sha: str
     path: str
     dirty: bool
+    built: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        where = f"{self.branch}@{self.sha}{'-dirty' if self.dirty else ''}:" if self.branch else ""
+        where = f"{self.branch}@{self.sha}{'-dirty' if self.dirty or self.built else ''}:" if self.branch else ""
         return f"{where}{self.path}"
 
 
@@ -78,6 +82,12 @@ class PipelineStore:
             for name, entry in self.repo.tree(commit).items()
             if entry.mode == TREE and not name.startswith(".")
         }
+
+    def created(self, name: str) -> float:
+        """When a pipeline was recorded first, in POSIX seconds; 0 where it was not."""
+        head = self.head()
+        found = list(self.repo.log([head], paths=[name])) if head else []
+        return float(found[-1].time) if found else 0.0
 
     def recorded_at(self, name: str, version: str) -> str | None:
         """The commit on ``__spec__`` that first recorded this version of a pipeline; None where none is left."""
@@ -134,7 +144,8 @@ class PipelineStore:
             return None
         try:
             record = json.loads(self.repo.blob(entry.sha))
-            return Source(str(record["branch"]), str(record["sha"]), str(record["path"]), bool(record["dirty"]))
+            built = tuple(map(str, record.get("built", ())))
+            return Source(str(record["branch"]), str(record["sha"]), str(record["path"]), bool(record["dirty"]), built)
         except (ValueError, KeyError, TypeError):
             return None  # damaged: the pipeline runs as it is, and follows nothing
 
@@ -227,7 +238,10 @@ class PipelineStore:
                 continue
             root[name] = Entry(TREE, tree)
             source = origins[name]
-            record = {"branch": source.branch, "sha": source.sha, "path": source.path, "dirty": source.dirty}
+            record: dict[str, object] = {"branch": source.branch, "sha": source.sha, "path": source.path}
+            record["dirty"] = source.dirty
+            if source.built:
+                record["built"] = source.built
             text = json.dumps(record, indent=1, sort_keys=True) + "\n"
             records[f"{name}.json"] = Entry(BLOB, self.repo.write_blob(text.encode()))
         root.pop(SOURCES, None)
@@ -318,7 +332,7 @@ class PipelineStore:
                 continue
             self.broken.pop(name, None)
             try:
-                spec, origin = self._at(sha, source.path, name)
+                spec, origin = self._at(sha, source, self.load(name, current[name]))
                 tree = self.build(replace(spec, salt=self.load(name, current[name]).spec.salt), origin)
             except GitpipeError as error:
                 # Gone or broken there: the last good version stays, `status` says why.
@@ -326,7 +340,7 @@ class PipelineStore:
                 continue
             if tree != current[name] and not (source.dirty and self._known(sha, source, name, tree)):
                 trees[name] = tree
-                origins[name] = Source(branch, sha, source.path, False)
+                origins[name] = Source(branch, sha, source.path, False, tuple(origin.built))
         if not trees:
             return
         # Trust first: once it stands on `__spec__`, nobody would ask again who made it.
@@ -349,8 +363,9 @@ class PipelineStore:
             return True
         parents = self.repo.commit(sha).parents
         try:
-            spec, origin = self._at(parents[0], source.path, name)
-            return tree == self.build(replace(spec, salt=self.get(name).spec.salt), origin)
+            now = self.get(name)
+            spec, origin = self._at(parents[0], source, now)
+            return tree == self.build(replace(spec, salt=now.spec.salt), origin)
         except (GitpipeError, IndexError):
             return False
 
@@ -367,15 +382,18 @@ class PipelineStore:
             found = self.repo.git("rev-list", "-n", "1", sha, "--", where).split()
         return all(any(m.startswith(MADE_HERE) for m in self.repo.reflogs_say(each)) for each in found)
 
-    def _at(self, sha: str, path: str, name: str) -> tuple[Spec, Origin]:
-        """The pipeline `name` as the spec file at `path` of a commit has it."""
+    def _at(self, sha: str, source: Source, now: Pipeline) -> tuple[Spec, Origin]:
+        """The pipeline `now` as the spec file of its source has it at a commit."""
+        path = source.path
         entry = self.repo.entry(sha, path)
         if entry is None:
             raise NotFound(f"{path} is not in {sha[:12]}")
+        code = dict(self.repo.walk(now.code)) if source.built and now.code else {}
+        built = {name: code[name] for name in source.built if name in code}
         for spec in load_specs(self.repo.blob(entry.sha), path):
-            if spec.name == name:
-                return spec, CommitOrigin(self.repo, sha, path)
-        raise NotFound(f"{path} in {sha[:12]} has no pipeline {name}")
+            if spec.name == now.name:
+                return spec, CommitOrigin(self.repo, sha, path, built)
+        raise NotFound(f"{path} in {sha[:12]} has no pipeline {now.name}")
 
 
 def new_salt() -> str:
@@ -387,13 +405,22 @@ def new_salt() -> str:
 
 
 class Origin:
-    """A folder that a spec file lies in; subclasses say which files are there (path below the folder -> entry)."""
+    """A folder that a spec file lies in; subclasses say which files are there (path below the folder -> entry).
+
+    Files that git ignores are not among them, but a spec may name one: a program that is built there.  ``built`` are
+    those that the last call of `code` took.
+    """
 
     repo: Repo
     path: str
+    built: dict[str, Entry]
 
     def files(self) -> dict[str, Entry]:
         raise NotImplementedError
+
+    def ignored(self, name: str) -> dict[str, Entry]:
+        """The file `name` that git ignores, or those below a folder of that name."""
+        return {}
 
     def code(self, spec: Spec) -> dict[str, Entry]:
         """The files of the pipeline's code tree.
@@ -401,6 +428,7 @@ class Origin:
         Raises:
             BadSpec: the spec names code that is not there, or lies at the root without naming any.
         """
+        self.built = {}
         found = {p: e for p, e in self.files().items() if e.mode != SUBMODULE}
         if spec.code is not None:
             return self._named(spec, found)
@@ -424,9 +452,13 @@ class Origin:
         for name in spec.code or ():
             wanted = str(PurePosixPath(name))
             part = {p: e for p, e in files.items() if wanted == "." or p == wanted or p.startswith(wanted + "/")}
+            if not part and wanted != ".":
+                part = self.ignored(wanted)
+                self.built.update(part)
             if not part:
+                where = f"{_folder(self.path) or '.'}/"
                 raise BadSpec(
-                    f"{self.path}: code {name!r} of pipeline {spec.name} is not in {_folder(self.path) or '.'}/"
+                    f"{self.path}: code {name!r} of pipeline {spec.name} is not in {where}: add it there, or build it"
                 )
             chosen.update(part)
         return chosen
@@ -454,10 +486,13 @@ class Origin:
 
 
 class CommitOrigin(Origin):
-    """The folder as a commit has it."""
+    """The folder as a commit has it; what was `kept` of an earlier version stands for files that no commit has."""
 
-    def __init__(self, repo: Repo, sha: str, path: str) -> None:
-        self.repo, self.sha, self.path = repo, sha, path
+    def __init__(self, repo: Repo, sha: str, path: str, kept: Mapping[str, Entry]) -> None:
+        self.repo, self.sha, self.path, self.kept = repo, sha, path, kept
+
+    def ignored(self, name: str) -> dict[str, Entry]:
+        return {path: entry for path, entry in self.kept.items() if path == name or path.startswith(name + "/")}
 
     def files(self) -> dict[str, Entry]:
         folder = _folder(self.path)
@@ -499,6 +534,14 @@ class WorkingOrigin(Origin):
         self.dirty = found != base
         return {name[cut:]: entry for name, entry in found.items()}
 
+    def ignored(self, name: str) -> dict[str, Entry]:
+        folder = _folder(self.path)
+        prefix = f"{folder}/" if folder else ""
+        options = ("--others", "--ignored", "--exclude-standard")
+        listed = self.repo.git("ls-files", "-z", *options, "--", f":(literal){prefix}{name}", cwd=self.top)
+        entries = {path: self._hash(path) for path in listed.split("\0") if path}
+        return {path.removeprefix(prefix): entry for path, entry in entries.items() if entry}
+
     def _hash(self, name: str) -> Entry | None:
         path = self.top / name
         if path.is_symlink():
@@ -509,11 +552,11 @@ class WorkingOrigin(Origin):
         return Entry(EXE if path.stat().st_mode & 0o100 else BLOB, sha)
 
     def source(self) -> Source:
-        """Where this came from; call after `files`."""
+        """Where this came from; call after `code`."""
         ref = self.repo.git("symbolic-ref", "-q", "HEAD", cwd=self.top).strip() if self._on_branch() else ""
         if not ref or not self.head:
             return Source("", "", self.path, True)
-        return Source(ref.removeprefix(HEADS), self.head, self.path, self.dirty)
+        return Source(ref.removeprefix(HEADS), self.head, self.path, self.dirty, tuple(self.built))
 
     def _on_branch(self) -> bool:
         try:

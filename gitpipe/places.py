@@ -64,6 +64,7 @@ class Places:
         at, branch_word = "", ""
         head, colon, tail = first.partition(":")
         name, at, branch_word = head.partition("@")
+        chosen = bool(at)
         if colon:
             rest.insert(0, tail)
         check_name("repo", name)
@@ -73,14 +74,14 @@ class Places:
                 raise NotFound(f"{name} has no branch or commit {branch_word!r}: see `gitpipe list-commit {name}`")
             place = place or Place(name, git_branch(name, branch_word), None, "", "")
         elif rest and not colon and (found := self._revision(name, rest[0])) is not None:
-            place = found
+            place, chosen = found, True
             rest.pop(0)
         else:
             place = self._revision(name, DEFAULT_BRANCH) or Place(name, name, None, "", "")
         if place.commit is None and not place.open and known:
             raise NotFound(f"repo {name} does not exist: see `gitpipe list-repo`, or `gitpipe create-repo {name}`")
         if len(rest) > (1 if path else 0):
-            if rest and not path:
+            if not path or (len(rest) == 2 and not colon and not chosen):
                 raise NotFound(f"{name} has no branch or commit {rest[0]!r}: see `gitpipe list-commit {name}`")
             raise UsageError(f"too many words: {' '.join(rest)!r}; expected REPO [BRANCH|COMMIT] [PATH]")
         if rest:
@@ -104,6 +105,9 @@ class Places:
             sha = self.repo.resolve(f"{below.commit}{suffixed[2]}") if below and below.commit else None
             return Place(name, below.branch, sha, "", "", False) if below and sha else None
         if HEX.match(word):
+            opened = [r for r in self.repo.refs(OPEN.rstrip("/")) if r.startswith(OPEN + word)]
+            if len(opened) == 1 and (found := self._by_id(name, opened[0].removeprefix(OPEN))):
+                return found
             sha = self.repo.resolve(word)
             if sha is not None:
                 home = self._home(name, sha)

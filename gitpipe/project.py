@@ -19,20 +19,21 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gitpipe import hooks, nudges
-from gitpipe.blobs.config import DvcConfig, read_config
+from gitpipe import hookconfig, hooks, nudges
+from gitpipe.blobs.config import read_config
 from gitpipe.blobs.dvc import DvcStore
 from gitpipe.blobs.lock import dvc_locks
 from gitpipe.blobs.place import link_blobs
 from gitpipe.branches import Branches
 from gitpipe.catalog import Catalog
-from gitpipe.checkout import Checkouts
+from gitpipe.checkout import Checkouts, blob_store
 from gitpipe.commit import SPEC_BRANCH
 from gitpipe.datarepos import DataRepos
 from gitpipe.datumviews import JobDatums
 from gitpipe.errors import GitpipeError, NotARepo, NotFound, Refused, UsageError
 from gitpipe.executors import Executor, open_executor
 from gitpipe.filediff import FileDiff
+from gitpipe.filehistory import FileHistory
 from gitpipe.history import History
 from gitpipe.job import JobRunner
 from gitpipe.job import Settings as JobSettings
@@ -46,6 +47,7 @@ from gitpipe.repo import HEADS, Repo
 from gitpipe.scheduler import Scheduler
 from gitpipe.stage.sandbox import describe
 from gitpipe.stage.slot import sweep
+from gitpipe.uploads import PushedRef, push_blobs
 from gitpipe.views import DagInfo, JobInfo, Progress, StatusInfo
 
 NOTES = "refs/notes/gitpipe"
@@ -99,13 +101,10 @@ class Project:
 
     @functools.cached_property
     def blobs(self) -> DvcStore:
-        """The one blob cache of all working trees: below the common git dir, where `git clean` does not reach, or
-        where DVC was told when `init` ran.  What the ``.dvc/config`` of a branch says of it does not count: data
-        branches have others than main, and it may have come by fetch (I12)."""
-        top = self.repo.top
-        config = read_config(top / ".dvc") if top else DvcConfig()
-        cache = Path(self.settings.cache) if self.settings.cache else self.repo.common / "dvc" / "cache"
-        return DvcStore(cache, cache_types=config.cache_types, shared=config.shared, fetch_root=top)
+        return self._store_at(self.repo.top)
+
+    def _store_at(self, top: Path | None) -> DvcStore:
+        return blob_store(self.repo, self.settings.cache, top)
 
     @functools.cached_property
     def journal(self) -> Journal:
@@ -157,6 +156,10 @@ class Project:
     @functools.cached_property
     def history(self) -> History:
         return History(self.repo, self.data, self.store)
+
+    @functools.cached_property
+    def file_history(self) -> FileHistory:
+        return FileHistory(self.repo, self.blobs, self.data, self.history)
 
     # -- the runner --------------------------------------------------------------------------------------------------
 
@@ -313,9 +316,8 @@ class Project:
             if end is not None and now > end:
                 token.unlink(missing_ok=True)
                 left = len(self.journal.unfinished())
-                raise GitpipeError(
-                    f"after {timeout:g} s {left} jobs are not done: the runner goes on, `gitpipe wait` again"
-                )
+                what = f"{left} job{'' if left == 1 else 's'} not done" if left else "the runner has not looked yet"
+                raise GitpipeError(f"{what} after {timeout:g} s: it goes on, `gitpipe wait` again")
             on_progress(self._progress(since))
             time.sleep(0.02)
         on_progress(self._progress(since))
@@ -400,6 +402,19 @@ class Project:
         """``gitpipe add``; lines to print."""
         return self.checkouts.add(paths, Path.cwd(), force=force)
 
+    def push_blobs(self, refs: Sequence[PushedRef], remote: str = "") -> int:
+        """Bring what the pushed commits track to the DVC remote, see `gitpipe.uploads.push_blobs`.
+
+        The remote is that of the current working tree, or of the first one that names one: a data branch may be
+        older than the remote.
+        """
+        stores = (self._store_at(top) for top in dict.fromkeys([self.repo.top, *self._tops()]))
+        blobs = next((store for store in stores if store.push_remote()), None)
+        return push_blobs(self.repo, blobs, refs, remote) if blobs else 0
+
+    def _tops(self) -> Iterator[Path]:
+        yield from (tree.top for tree in self.repo.worktrees())
+
     def trust(self, yes: bool, ask: Callable[[str], bool]) -> list[str]:
         return self.pipelines.trust(yes, ask)
 
@@ -446,13 +461,25 @@ class Project:
             yield f"{', '.join(moved)} changed since the last run: `gitpipe wait` or `gitpipe run`"
 
     def hooks_install(self) -> list[str]:
-        return hooks.install(hooks_dir(self.repo), sys.executable, hooks.interpreter_flags())
+        folder = hooks_dir(self.repo)
+        lines = hooks.install(folder, sys.executable, hooks.interpreter_flags())
+        if lines and self.repo.common not in folder.parents:
+            lines.append(
+                f"core.hooksPath is {folder}, in the working tree: the hooks are of this machine, not to commit"
+            )
+        return lines
 
     def hooks_uninstall(self) -> list[str]:
         return hooks.uninstall(hooks_dir(self.repo))
 
     def hooks_status(self) -> list[str]:
-        return [str(state) for state in hooks.status(hooks_dir(self.repo))]
+        lines = [str(state) for state in hooks.status(hooks_dir(self.repo))]
+        # Since git 2.54 hooks may also stand in git's configuration; they run before those in the folder.
+        for key, values in self.repo.config("hook.").items():
+            name = key.removeprefix("hook.").removesuffix(".event")
+            events = [value for value in values if value in hooks.NAMES] if key.endswith(".event") else []
+            lines += [f"{event}: git 2.54 and newer also run hook.{name} of the configuration" for event in events]
+        return lines
 
 
 def open_project(where: Path) -> Project:
@@ -468,14 +495,21 @@ def open_project(where: Path) -> Project:
     return project
 
 
-def init(where: Path) -> list[str]:
+def init(where: Path, pre_commit: bool = False) -> list[str]:
     """Make a repository ready; lines that say what was done and what to type next.  Twice is harmless.
+
+    Args:
+        pre_commit: write gitpipe's hooks into ``.pre-commit-config.yaml``, first: if that fails, nothing is done.
 
     Raises:
         Refused: its path is one that git's worktrees or SQLite cannot live with.
+        BadData: a ``.pre-commit-config.yaml`` that is malformed.
     """
     repo = Repo(where)
     _check_path(repo.common)
+    if pre_commit and repo.top is None:
+        raise Refused(f"{repo.common} is a bare repository, where no commits are made: leave out --pre-commit")
+    written = hookconfig.add_hooks(repo.top / hookconfig.FILE) if pre_commit and repo.top else []
     lines: list[str] = []
     if repo.config(PYTHON):
         lines.append(f"gitpipe is set up in {repo.top or repo.common} already; looked everything over again")
@@ -496,8 +530,7 @@ def init(where: Path) -> list[str]:
     if tracked:
         lines.append("git tracks files below data/ here: use a worktree of its own for each data repo")
     lines.append(f"sandbox: {describe(project.settings.sandbox)}")
-    lines.append(_next_step(repo))
-    return lines
+    return lines + (written or [_next_step(repo)])
 
 
 def _next_step(repo: Repo) -> str:
@@ -562,7 +595,10 @@ def hooks_dir(repo: Repo) -> Path:
     full = (path if path.is_absolute() else (repo.top or repo.git_dir) / path).resolve()
     inside = [repo.common, *([repo.top.resolve()] if repo.top else [])]
     if not any(base in full.parents for base in inside):
-        raise Refused(f"core.hooksPath is {full}, outside of this repository: hooks were not installed")
+        raise Refused(
+            f"core.hooksPath is {full}, outside of this repository, and others may use it: hooks were not installed; "
+            "`git config --local core.hooksPath .git/hooks` gives this repository its own"
+        )
     return full
 
 

@@ -88,6 +88,7 @@ class Commit:
     author_zone: str
     time: int
     message: str
+    committer: str = ""
 
     @property
     def subject(self) -> str:
@@ -609,8 +610,22 @@ class Repo:
             top = Path(fields.get("worktree", ""))
             if "bare" in fields or not fields.get("worktree") or not top.is_dir():
                 continue
-            found.append(Worktree(top, worktree_git_dir(top), fields.get("branch"), fields.get("HEAD")))
+            if os.path.lexists(top / ".git"):
+                git_dir = worktree_git_dir(top)
+            else:
+                # Of a submodule, and after `init --separate-git-dir`, git names the git dir instead.
+                main, git_dir = self._main_top(), self.common
+                if main is None:
+                    continue
+                top = main
+            found.append(Worktree(top, git_dir, fields.get("branch"), fields.get("HEAD")))
         return found
+
+    def _main_top(self) -> Path | None:
+        """The main working tree, where the common git dir does not lie in it; None where only git's user knows."""
+        configured = self.git("config", "core.worktree", cwd=self.common, accept=(0, 1)).rstrip("\n")
+        top = (self.common / configured).resolve() if configured else self.top if self.git_dir == self.common else None
+        return top if top is not None and (top / ".git").exists() else None
 
     def tracked_clean(self, tree: Worktree, commit: str) -> bool:
         """Whether the index and the tracked files of a working tree are just those of `commit`."""
@@ -663,11 +678,11 @@ def parse_commit(sha: str, data: bytes) -> Commit:
         elif key == "committer" and not committer:
             committer = value
     match = re.match(r"(.*?) ?(-?\d+) ([+-]\d{4})$", author)
-    when = re.match(r".*? ?(-?\d+) [+-]\d{4}$", committer)
+    when = re.match(r"(.*?) ?(-?\d+) [+-]\d{4}$", committer)
     if not tree or match is None or when is None:
         raise BadData(f"commit {sha} is malformed: see `git fsck`")
     message = body.decode("utf-8", "replace")
-    return Commit(sha, tree, tuple(parents), match[1], int(match[2]), match[3], int(when[1]), message)
+    return Commit(sha, tree, tuple(parents), match[1], int(match[2]), match[3], int(when[2]), message, when[1])
 
 
 _LIBC: ctypes.CDLL | None = None

@@ -20,6 +20,8 @@ SUCCEED_SECONDS = 60.0  # so long a new runner waits for one that is ending
 
 def main(common: Path) -> int:
     """Be the runner of a repository in the background; 0, also where another one is at work."""
+    # What the caller of `git commit` had open (the lock of a `flock`, a pipe) is not ours to hold for minutes.
+    os.closerange(3, 1024)
     lock = nudges.Lock(common)
     # One that is about to end has dropped its mark but may still hold the lock, while Ray comes down or a job thread
     # ends; one that was killed left its mark, and who asks whether a runner lives holds the lock for an instant, too.

@@ -74,7 +74,7 @@ class CommitInfo:
     job: str = ""
     pipeline: str = ""  # "model@<tree id>", or "" for a commit made by a person
     provenance: tuple[CommitRef, ...] = ()  # the closure
-    specs: tuple[CommitRef, ...] = ()  # the commits on `__spec__` that recorded the pipelines it was made by
+    specs: tuple[CommitRef, ...] | None = None  # on `__spec__`: recorded the pipelines it was made by; None: not asked
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +189,19 @@ class Lineage:
 
     commit: CommitInfo
     children: tuple[Lineage, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class FileLineage:
+    """A file of a commit and, below it, the files that it was made from (or, downward, that were made from it)."""
+
+    commit: CommitRef
+    path: str
+    md5: str
+    subject: str  # of the commit
+    datum: str = ""  # that made it; "" for a file that a person put
+    pipeline: str = ""  # "model@<tree id>", the version that made it
+    children: tuple[FileLineage, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

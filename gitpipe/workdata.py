@@ -44,6 +44,7 @@ from gitpipe.scan import (
 
 STAMP = "gitpipe-stamp.json"
 _LOCK = "gitpipe-data.lock"
+_FEW = 100
 
 
 class WorkStore(BlobStore, Protocol):
@@ -564,7 +565,7 @@ def _carry_out(
     seen: Mapping[str, Stat],
 ) -> _Done:
     data = top / DATA
-    missing, problem = _fetch(store, plan.place)
+    sizes, missing, problem = _fetch(store, plan.place)
     aside.move(plan.keep)
     stale = [path for path in missing if path in before.now and path not in plan.keep]
     ground = _Ground(data, aside, before)
@@ -577,31 +578,32 @@ def _carry_out(
     restored = _put_back(data, store, ground, returns)
     back = {kept.path for kept in restored}
     place = {path: md5 for path, md5 in plan.place.items() if path not in missing and path not in back}
-    for folder in {path.rpartition("/")[0] for path in place}:
-        ground.folder(folder)
-    for path in place:
-        ground.clear(path)
-    placed = _place(top, git_dir, store, place, seen, ground)
+    placed = _place(top, git_dir, store, place, sizes, seen, ground)
     if placed or plan.remove or plan.keep or back:
         gone = {*plan.remove, *plan.keep, *back, *stale}
         entries = {path: entry for path, entry in load_index(git_dir).entries.items() if path not in gone}
-        settle(max((entry[1] for entry in placed.values()), default=0))
+        if len(placed) > _FEW:  # else it is quicker to hash them once more
+            settle(max(entry[1] for entry in placed.values()))
         save_index(git_dir, {**entries, **placed})
     return _Done(tuple(restored), missing, problem, len(placed))
 
 
-def _fetch(store: WorkStore, place: Mapping[str, str]) -> tuple[frozenset[str], str]:
-    """Paths of `place` whose blobs cannot be had, and why; a checkout does not fail for that."""
-    gone = store.missing(place.values())
+def _fetch(store: WorkStore, place: Mapping[str, str]) -> tuple[Mapping[str, int], frozenset[str], str]:
+    """Bytes of each blob, paths of `place` whose blobs cannot be had, and why; a checkout does not fail for that."""
+    sizes = _sizes(store, set(place.values()))
+    gone = [md5 for md5 in place.values() if md5 not in sizes]
     problem = ""
     if gone:
         try:
-            gone = store.fetch(gone)
+            store.fetch(gone)
         except GitpipeError as exc:
             problem = str(exc)
-            gone = store.missing(gone)
-    lost = set(gone)
-    return frozenset(path for path, md5 in place.items() if md5 in lost), problem
+        sizes |= _sizes(store, set(gone))
+    return sizes, frozenset(path for path, md5 in place.items() if md5 not in sizes), problem
+
+
+def _sizes(store: WorkStore, md5s: Iterable[str]) -> dict[str, int]:
+    return {md5: size for md5 in md5s if (size := store.size(md5)) is not None}
 
 
 class _Ground:
@@ -629,6 +631,15 @@ class _Ground:
                 self.away(path)
                 os.mkdir(full)
         self._real.add(path)
+
+    def top_missing(self, folder: str) -> str:
+        """The topmost of `folder` and those above it that is not there; "" where all are, or something else is."""
+        found = ""
+        while folder and folder not in self._real:
+            if os.path.lexists(f"{self._data}/{folder}"):
+                return found if os.path.isdir(f"{self._data}/{folder}") else ""
+            found, folder = folder, folder.rpartition("/")[0]
+        return found
 
     def clear(self, path: str) -> None:
         """See to it that `path` is no folder; empty ones go, others are kept aside."""
@@ -690,32 +701,97 @@ def _may_go_over(where: Path, goal: Path, store: BlobStore, base: str | None) ->
 
 
 def _place(
-    top: Path, git_dir: Path, store: WorkStore, place: Mapping[str, str], seen: Mapping[str, Stat], ground: _Ground
+    top: Path,
+    git_dir: Path,
+    store: WorkStore,
+    place: Mapping[str, str],
+    sizes: Mapping[str, int],
+    seen: Mapping[str, Stat],
+    ground: _Ground,
 ) -> dict[str, Entry]:
     """Write the files; each is made elsewhere and renamed into its place, so that none is ever seen half-made.
 
-    A file that is not as it was `seen` by the scan (written to since, or ignored and so never looked at) is kept aside.
+    Folders that are not there yet are made whole and renamed as one: for 10,000 files in 20 of them that saves a third.
     """
     if not place:
         return {}
-    numbers = {path: number for number, path in enumerate(place)}
-    late: list[str] = []
+    new: dict[str, dict[str, str]] = {}
+    single: dict[str, str] = {}
+    roots = {folder: ground.top_missing(folder) for folder in {path.rpartition("/")[0] for path in place}}
+    for path, md5 in place.items():
+        root = roots[path.rpartition("/")[0]]
+        (new.setdefault(root, {}) if root else single)[path] = md5
     with _tmp_dir(top, git_dir) as tmp:
+        placed: dict[str, Entry] = {}
+        for number, (root, files) in enumerate(new.items()):
+            placed |= _place_folder(f"{top}/{DATA}", f"{tmp}/d{number}", root, store, files, sizes, ground)
+        return placed | _place_files(f"{top}/{DATA}", tmp, store, single, sizes, seen, ground)
 
-        def one(path: str) -> tuple[str, Entry]:
-            full, made = f"{top}/{DATA}/{path}", f"{tmp}/{numbers[path]}"
-            status = store.place(place[path], made)
-            entry = _entry(status, made, place[path])
-            if _stat(full) in (None, seen.get(path)):
-                os.rename(made, full)
-            else:
-                late.append(path)
-            return path, entry
 
-        placed = dict(in_threads(one, list(place), lambda path: store.size(place[path]) or 0))
-        for path in late:
-            ground.away(path)
-            os.rename(f"{tmp}/{numbers[path]}", f"{top}/{DATA}/{path}")
+def _place_folder(
+    data: str,
+    made: str,
+    root: str,
+    store: WorkStore,
+    files: Mapping[str, str],
+    sizes: Mapping[str, int],
+    ground: _Ground,
+) -> dict[str, Entry]:
+    """Make the folder `root`, which is not there, with all its `files`."""
+    for folder in {path.rpartition("/")[0] for path in files}:
+        os.makedirs(made + folder[len(root) :], exist_ok=True)
+
+    def one(path: str) -> tuple[str, Entry]:
+        full = made + path[len(root) :]
+        return path, _entry(store.place(files[path], full), full, files[path])
+
+    placed = dict(in_threads(one, list(files), lambda path: sizes[files[path]]))
+    ground.folder(root.rpartition("/")[0])
+    try:
+        os.rename(made, f"{data}/{root}")
+    except OSError:  # somebody made something there in the meantime, so file by file
+        for path in files:
+            ground.folder(path.rpartition("/")[0])
+            ground.clear(path)
+            if os.path.lexists(f"{data}/{path}"):
+                ground.away(path)
+            os.rename(made + path[len(root) :], f"{data}/{path}")
+    return placed
+
+
+def _place_files(
+    data: str,
+    tmp: str,
+    store: WorkStore,
+    files: Mapping[str, str],
+    sizes: Mapping[str, int],
+    seen: Mapping[str, Stat],
+    ground: _Ground,
+) -> dict[str, Entry]:
+    """Place `files` in folders that are there.
+
+    A file that is not as it was `seen` by the scan (written to since, or ignored and so never looked at) is kept aside.
+    """
+    for folder in {path.rpartition("/")[0] for path in files}:
+        ground.folder(folder)
+    for path in files:
+        ground.clear(path)
+    numbers = {path: number for number, path in enumerate(files)}
+    late: list[str] = []
+
+    def one(path: str) -> tuple[str, Entry]:
+        full, made = f"{data}/{path}", f"{tmp}/{numbers[path]}"
+        entry = _entry(store.place(files[path], made), made, files[path])
+        if _stat(full) in (None, seen.get(path)):
+            os.rename(made, full)
+        else:
+            late.append(path)
+        return path, entry
+
+    placed = dict(in_threads(one, list(files), lambda path: sizes[files[path]]))
+    for path in late:
+        ground.away(path)
+        os.rename(f"{tmp}/{numbers[path]}", f"{data}/{path}")
     return placed
 
 

@@ -28,6 +28,7 @@ from gitpipe.errors import BadName, JobFailed, NotARepo
 from gitpipe.views import (
     CommitInfo,
     FileInfo,
+    FileLineage,
     JobInfo,
     Lineage,
     LogLine,
@@ -111,7 +112,7 @@ class Fake(Part):
         self.calls: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = []
         self.answers: dict[str, Any] = {}
         super().__init__(self.calls, self.answers)
-        self.data = self.pipelines = self.jobs = self.history = Part(self.calls, self.answers)
+        self.data = self.pipelines = self.jobs = self.history = self.file_history = Part(self.calls, self.answers)
         self.opened: list[Path] = []
 
     @property
@@ -129,7 +130,7 @@ def fake(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Fake:
         return project
 
     module.open_project = open_project  # type: ignore[attr-defined]
-    module.init = lambda where: [f"ready: {where.name}"]  # type: ignore[attr-defined]
+    module.init = lambda where, pre_commit=False: [f"ready: {where.name}"]  # type: ignore[attr-defined]
     example = ModuleType("gitpipe.example")
     example.copy_example = lambda name, target: [f"{name!r} to {target.name}"]  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "gitpipe.project", module)
@@ -192,7 +193,7 @@ CALLS = [
     ("create-repo training", "create_repo", ("training", ""), {}),
     ("delete-repo training -f", "delete_repo", ("training",), {"force": True}),
     ("start-commit training master", "start_commit", (["training", "master"], None), {}),
-    ("finish-commit training 9cc0 -m done", "finish_commit", (["training", "9cc0"], "done"), {}),
+    ("finish-commit training 9cc0 -m done", "finish_commit", (["training", "9cc0"], "done"), {"force": False}),
     ("delete-file training 9cc0 iris.csv", "delete_file", (["training", "9cc0", "iris.csv"],), {}),
     ("delete file training@9cc0:iris.csv", "delete_file", (["training@9cc0:iris.csv"],), {}),
     ("delete-file training -- -x.csv", "delete_file", (["training", "-x.csv"],), {}),
@@ -203,7 +204,6 @@ CALLS = [
     ("run-pipeline model", "run", ("model",), {}),
     ("delete-pipeline model --keep-repo", "delete", ("model",), {"keep_repo": True, "force": False}),
     ("log --provenance infer@64ad", "lineage", (["infer@64ad"],), {"descendants": False}),
-    ("log --descendants training -- a/b", "lineage", (["training", "a/b"],), {"descendants": True}),
     ("add data", "add", (["data"],), {"force": False}),
     ("hooks-uninstall", "hooks_uninstall", (), {}),
 ]
@@ -490,6 +490,22 @@ def test_log_with_provenance(fake: Fake, capsys: pytest.CaptureFixture[str]) -> 
     assert lines[8].startswith("       └─ training@staging@cccccccccccc work on training")
 
 
+def test_log_of_a_file(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
+    model = FileLineage(CommitRef("model", "b" * 40), "m", "0" * 32, "trained", "1" * 64, "model@" + "2" * 40)
+    made = FileLineage(CommitRef("infer", SHA), "a/b", "0" * 32, "inferred", "3" * 64, "infer@" + "4" * 40, (model,))
+    fake.answers.update(locate=SimpleNamespace(path="a/b"), lineage=[made, made])
+    assert gitpipe("log", "--descendants", "--graph", "infer", "--", "a/b") == 0
+    assert fake.last == ("lineage", (["infer", "a/b"],), {"descendants": True})
+    lines = capsys.readouterr().out.split("\n\ncommit ", 1)[0].splitlines()
+    assert lines == [
+        f"commit infer@{SHA}",
+        "    inferred",
+        "",
+        "    /a/b  datum 333333333333 of infer@444444444444",
+        "    └─ model@bbbbbbbbbbbb:/m  datum 111111111111 of model@222222222222",
+    ]
+
+
 def test_log_without_provenance_is_short(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
     fake.answers["lineage"] = [LINEAGE, LINEAGE]
     assert gitpipe("log", "-n", "1") == 0
@@ -563,7 +579,7 @@ def test_nothing_to_do_is_not_up_to_date_where_something_is_held_back(capsys: py
     from gitpipe.cli.progress import JobProgress
 
     JobProgress().finish([], lambda: ("model is stopped",))
-    assert capsys.readouterr().out == "Nothing to do here and now:\nWarning: model is stopped\n"
+    assert capsys.readouterr().out == "Nothing to do here and now.\nWarning: model is stopped\n"
 
 
 @pytest.mark.parametrize("line", ["wait", "run"])

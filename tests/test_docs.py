@@ -22,6 +22,7 @@ from .conftest import ROOT, end_runner
 PAGES = [
     "README.md",
     "docs/commands.md",
+    "docs/pre-commit.md",
     *sorted(f"docs/walkthroughs/{path.name}" for path in (ROOT / "docs/walkthroughs").glob("*.md")),
 ]
 NEEDS = re.compile(r"^<!-- needs: (\S+) -->$", re.MULTILINE)

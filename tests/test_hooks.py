@@ -6,7 +6,10 @@ does.
 
 from __future__ import annotations
 
+import itertools
 import os
+import re
+import shutil
 import stat
 import subprocess
 import time
@@ -218,6 +221,128 @@ def test_guard_on_output_branches(scratch: Path, folder: Path, sh: Shell) -> Non
         sh("git checkout -q --detach && " + COMMIT, scratch)
 
 
+SHA = "0123456789abcdef0123456789abcdef01234567"
+
+
+@pytest.mark.parametrize(
+    ("message", "passes"),
+    [
+        ("subject\n\nProvenance: training@" + SHA, False),
+        ("subject\n\nbody\n\nSigned-off-by: A <a@b>\nprovenance: whatever", False),
+        ("subject\n\nPipeline: p@" + SHA + "\nJob: " + SHA[:32], False),
+        ("subject\n\nJob: 4711\nPipeline: https://ci.example.org/7", True),
+        ("Provenance: a word in a subject", True),
+        ("subject\n\nProvenance: x is in the middle\n\nend of the message", True),
+        ("subject\n\nbody # no comment\n\n# Provenance: in a comment", True),
+        ("subject\n\n# ------------------------ >8 ------------------------\nProvenance: below the scissors", True),
+    ],
+)
+def test_no_forged_provenance(scratch: Path, folder: Path, sh: Shell, message: str, passes: bool) -> None:
+    (scratch.parent / "message").write_text(message + "\n")
+    commit = "git commit -q --allow-empty -F ../message --cleanup=scissors"
+    if not passes:
+        said = sh(commit, scratch, status=1, stderr=True)
+        assert said.startswith("the message ends in '") and said.count("\n") == 1 and "--no-verify" in said
+        sh(commit + " --no-verify", scratch)
+        sh("GITPIPE=0 " + commit, scratch)
+        return
+    assert sh(commit, scratch, stderr=True) == ""
+
+
+def test_messages_that_are_taken_over_are_no_forgery(scratch: Path, folder: Path, sh: Shell) -> None:
+    """A cherry-pick or rebase of an output commit, also one that stopped for a conflict, and an amend of the result."""
+    make = "echo {0} > f && git add f && git commit -q --no-verify -m '{0}' -m 'Provenance: t@" + SHA + "'"
+    sh("git switch -q -c out && " + make.format("one") + " && git switch -q main", scratch)
+    sh("git cherry-pick out && git commit -q --amend --no-edit && git reset -q --hard HEAD~", scratch)
+    sh("echo mine > f && git add f && git commit -qm mine", scratch)
+    sh("git cherry-pick out", scratch, status=1)
+    sh("echo both > f && git add f && git -c core.editor=true cherry-pick --continue", scratch)
+    assert SHA in sh("git log -1 --format=%B", scratch)
+    sh("git reset -q --hard HEAD~ && git rebase -q main out", scratch, status=1)
+    sh("echo both > f && git add f && git -c core.editor=true rebase --continue", scratch)
+    assert SHA in sh("git log -1 --format=%B out", scratch)
+    sh("git switch -q main && git commit -q --allow-empty -C out", scratch, status=1)
+
+
+def test_scripts_are_for_any_shell(tmp_path: Path, scratch: Path, folder: Path) -> None:
+    """POSIX: no syntax that dash or busybox do not know, and nothing that shellcheck objects to."""
+    shells = [shell for shell in (["dash"], ["busybox", "sh"], ["bash", "--posix"]) if shutil.which(shell[0])]
+    scripts = [folder / name for name in hooks.NAMES]
+    for shell, script in itertools.product(shells, scripts):
+        subprocess.run([*shell, "-n", script], check=True)
+    text = "".join(script.read_text() for script in scripts)
+    assert not re.search(r"^\s*(local|function|source) |\[\[ |=~|<\(", text, re.MULTILINE)
+    shellcheck = shutil.which("shellcheck")
+    if shellcheck is None:
+        pytest.skip("needs shellcheck")
+    # SC2329: a function that this hook does not call; SC203x: variables that are set in subshells on purpose.
+    subprocess.run([shellcheck, "-s", "sh", "-e", "SC2329,SC2030,SC2031", *scripts], check=True)
+
+
+# Who calls git
+
+
+CALLERS = {
+    "as usual": "{commit}",
+    "stdin closed": "{commit} <&-",
+    "all closed": "{commit} <&- >&- 2>&-",
+    "captured": 'out=$({commit} 2>&1); test -z "$out"',
+    "no PATH": "git=$(command -v git); env -u PATH $git {args}",
+    "PATH of the system": "PATH=/usr/bin:/bin; {commit}",
+    "PATH of nothing": "git=$(command -v git); PATH=/nowhere; $git {args}",
+    "HOME unset": "unset HOME GIT_CONFIG_GLOBAL; {commit}",
+    "another folder": "cd /; git -C {repo} {args}",
+    "a folder below": "mkdir -p below/it && cd below/it && {commit}",
+    "GIT_DIR": "cd / && GIT_DIR={repo}/.git GIT_WORK_TREE={repo} {commit}",
+    "GIT_DIR, relative": "GIT_DIR=.git GIT_WORK_TREE=. {commit}",
+    "GIT_INDEX_FILE": "cp .git/index ../index && GIT_INDEX_FILE={repo}/../index {commit}",
+    "commit -a": "echo 1 >> README && {commit} -a",
+    "commit PATH": "echo 1 >> README && {commit} README",
+    "poisoned": "GIT_OBJECT_DIRECTORY={repo}/.git/objects PYTHONPATH=/nowhere PYTHONHOME=/nowhere {commit}",
+    "no terminal": "setsid {commit} </dev/null",
+}
+
+
+@pytest.mark.parametrize("caller", CALLERS)
+def test_callers(scratch: Path, folder: Path, python: Path, sh: Shell, caller: str) -> None:
+    """Editors, desktops, scripts: the hooks run, start what was recorded, leave git's variables out, and never hang."""
+    args = "commit -q --allow-empty -m change"
+    (scratch / "json.py").write_text("raise SystemExit('imported from the working tree')\n")
+    before = sh("git rev-parse HEAD", scratch)
+    sh(CALLERS[caller].format(commit=f"git {args}", args=args, repo=scratch), scratch, timeout=30)
+    assert sh("git rev-parse HEAD", scratch) != before
+    assert nudges(scratch) == ["post-commit"]
+    (call,) = calls(python.parent)
+    assert f"args: -I -m gitpipe.runner {scratch}/.git\ncwd: {scratch}/.git\n" in call
+    assert not [line for line in call.splitlines() if line.startswith("GIT_") and "CONFIG_" not in line]
+
+
+def test_files_that_the_caller_has_open_are_not_held(scratch: Path, tmp_path: Path, sh: Shell) -> None:
+    """`flock 9; git commit`: a runner that had inherited the lock would keep it for minutes."""
+    python = fake_python(tmp_path / "slow", 'echo $$ > "$me/pid"\nexec sleep 60\n')
+    hooks.install(scratch / ".git" / "hooks", str(python), "-I")
+    sh(f"exec 9>../lock && flock 9 && {COMMIT}", scratch)
+    calls(python.parent)
+    sh("flock --nonblock ../lock true", scratch)
+    os.kill(int((python.parent / "pid").read_text()), 9)
+
+
+def test_push_to_here_is_off_until_switched_on(scratch: Path, folder: Path, python: Path, sh: Shell) -> None:
+    """I12: nothing runs because somebody pushed, before the owner says so; in a bare repository as well."""
+    sh("git clone -q --bare . ../bare.git && git clone -q . ../clone", scratch)
+    bare = scratch.parent / "bare.git"
+    hooks.install(bare / "hooks", str(python), "-I")
+    clone = scratch.parent / "clone"
+    for number, (there, state) in enumerate(((scratch, scratch / ".git"), (bare, bare))):
+        push = COMMIT + f" && git push -q {there} HEAD:refs/heads/topic"
+        sh(push, clone)
+        assert not (state / "gitpipe").exists()
+        sh("git config gitpipe.receive true", there)
+        assert sh(push, clone, stderr=True) == ""
+        assert [path.name.rpartition("-")[0] for path in (state / "gitpipe/nudge").iterdir()] == ["post-receive"]
+        assert f"gitpipe.runner {state}\n" in calls(python.parent, number + 1)[-1] or number
+
+
 # What the installer does
 
 
@@ -310,7 +435,7 @@ def test_symlinked_and_non_executable_hooks_come_back(scratch: Path, python: Pat
 
 def test_hook_that_another_installer_wrote_over_ours(folder: Path, python: Path, sh: Shell, scratch: Path) -> None:
     (folder / "post-commit").write_text("#!/bin/sh\necho lfs >&2\n")
-    assert str(hooks.status(folder)[1]) == "post-commit: foreign"
+    assert "post-commit: foreign" in map(str, hooks.status(folder))
     hooks.install(folder, str(python), "-I")
     assert sh(COMMIT, scratch, stderr=True) == "lfs\n"
     hooks.uninstall(folder)
@@ -341,6 +466,225 @@ def test_pre_commit_framework_in_either_order(scratch: Path, python: Path, sh: S
     sh(COMMIT, scratch)
     assert nudges(scratch) == ["post-commit"]
     assert (scratch / ".git/ran").read_text() == "ran\nran\n" * 2
+
+
+TOOLS = ("gitpipe", "dvc", "lfs", "pre-commit")
+CONFIG = """\
+repos:
+- repo: local
+  hooks:
+  - {id: x, name: x, entry: sh -c 'echo pre-commit >> .git/ran', language: system, always_run: true,
+     pass_filenames: false, stages: [post-checkout, pre-push]}
+"""
+
+
+class Bench:
+    """A repository in which four tools put their hooks into one folder; each notes in `.git/ran` that it ran."""
+
+    def __init__(self, repo: Path, sh: Shell, tmp_path: Path) -> None:
+        self.repo, self.sh, self.folder = repo, sh, repo / ".git" / "hooks"
+        (repo / ".pre-commit-config.yaml").write_text(CONFIG)
+        python = fake_python(tmp_path / "py", f"echo gitpipe >> {repo}/.git/ran\n")
+        self.python = str(python)
+        # What the tools' hooks start; that they are installed by the real ones is what counts here.
+        for name in ("dvc", "git-lfs"):
+            stub = tmp_path / "stubs" / name
+            stub.parent.mkdir(exist_ok=True)
+            stub.write_text(f'#!/bin/sh\necho {name.removeprefix("git-")} >> "{repo}/.git/ran"\n')
+            stub.chmod(0o755)
+        self.stubs = tmp_path / "stubs"
+        sh("dvc init -q && mkdir data && git add -A && git commit -qm dvc", repo)
+        self.dvc_hooks: dict[str, bytes] = {}
+
+    def install(self, tool: str) -> bool:
+        """Whether the tool agreed to."""
+        if tool == "gitpipe":
+            hooks.install(self.folder, self.python, "-I")
+        elif tool == "dvc":
+            from dvc.exceptions import DvcException
+            from dvc.repo import Repo
+
+            try:
+                Repo(str(self.repo)).install()
+            except DvcException as error:
+                assert "already exists" in str(error)
+                return False
+            names = ("post-checkout", "pre-commit", "pre-push")
+            self.dvc_hooks = {name: (self.folder / name).read_bytes() for name in names}
+        elif tool == "lfs":
+            done = subprocess.run(["git", "lfs", "install", "--local"], cwd=self.repo, capture_output=True, text=True)
+            assert done.returncode == 0 or "Hook already exists" in done.stdout + done.stderr
+            return done.returncode == 0
+        else:
+            self.sh("pre-commit install -t post-checkout -t pre-push", self.repo)
+        return True
+
+    def uninstall(self, tool: str) -> None:
+        """As people do it; DVC has no command for it, and git-lfs removes only what is as it wrote it."""
+        if tool == "gitpipe":
+            hooks.uninstall(self.folder)
+        elif tool == "dvc":
+            for name, content in self.dvc_hooks.items():
+                for path in self.folder.glob(f"{name}*"):
+                    if path.read_bytes() == content:
+                        path.unlink()
+        elif tool == "lfs":
+            self.sh("git lfs uninstall --local", self.repo)
+        else:
+            self.sh("pre-commit uninstall -t post-checkout -t pre-push", self.repo)
+
+    def ran(self) -> list[str]:
+        """The tools whose post-checkout ran at a switch, in their order."""
+        (self.repo / ".git" / "ran").unlink(missing_ok=True)
+        self.sh(f"PATH={self.stubs}:$PATH git checkout -q main", self.repo)
+        path = self.repo / ".git" / "ran"
+        return path.read_text().split() if path.exists() else []
+
+
+@pytest.mark.skipif(not shutil.which("git-lfs"), reason="needs git-lfs")
+@pytest.mark.parametrize("orders", range(3))
+def test_four_tools_in_any_order(scratch: Path, tmp_path: Path, sh: Shell, orders: int) -> None:
+    """Each tool's hook runs once while it is installed, and all uninstalled leave the folder as it was."""
+    bench = Bench(scratch, sh, tmp_path)
+    before = snapshot(bench.folder)
+    permutations = list(itertools.permutations(TOOLS))
+    # Six of the 24 pairs, in which each tool is first, last and in the middle: one takes two seconds.
+    for order, undo in ((permutations[n], permutations[23 - 5 * n % 24]) for n in (4 * orders, 4 * orders + 13)):
+        there = [tool for tool in order if bench.install(tool)]
+        assert {"gitpipe", "pre-commit"} <= set(there), order
+        assert sorted(bench.ran()) == sorted(there), order
+        hooks.install(bench.folder, bench.python, "-I")
+        assert sorted(bench.ran()) == sorted(there), f"{order}, gitpipe again"
+        for tool in undo:
+            bench.uninstall(tool)
+            there = [other for other in there if other != tool]
+            left = sorted(bench.ran())
+            # git-lfs leaves alone what is no more as it was, so a hook of it that was chained runs on.
+            assert [other for other in left if other != "lfs"] == sorted(set(there) - {"lfs"}), (order, undo, tool)
+            assert left.count("lfs") <= 1
+        bench.uninstall("lfs")
+        assert snapshot(bench.folder) == before, (order, undo)
+
+
+@pytest.mark.parametrize("order", [("gitpipe", "pre-commit"), ("pre-commit", "gitpipe"), ("dvc", "gitpipe")])
+def test_pre_push_tells_each_tool_what_is_pushed(
+    scratch: Path, tmp_path: Path, sh: Shell, order: tuple[str, str]
+) -> None:
+    """Standard input can be read once only; both have it, byte for byte."""
+    bench = Bench(scratch, sh, tmp_path)
+    (bench.stubs / "dvc").write_text(f"#!/bin/sh\ncat > {tmp_path}/said\n")
+    text = CONFIG.replace("sh -c 'echo pre-commit >> .git/ran'", f"sh -c 'env | grep PRE_COMMIT_TO >> {tmp_path}/said'")
+    (scratch / ".pre-commit-config.yaml").write_text(text)
+    sh("git add -A && git commit -qm config && git init -q --bare ../far.git && git remote add far ../far.git", scratch)
+    sh("git push -q far main", scratch)
+    old = sh("git rev-parse HEAD", scratch).strip()
+    sh("mkdir -p .dvc && dvc remote add -q -d store ../store && echo 'outs: []' > data.dvc && git add -A", scratch)
+    sh("git commit -qm data", scratch)
+    for tool in order:
+        assert bench.install(tool)
+    sh(f"PATH={bench.stubs}:$PATH git push -q far main", scratch)
+    (call,) = calls(tmp_path / "py")
+    assert "-m gitpipe hook pre-push far\n" in call
+    head = sh("git rev-parse HEAD", scratch).strip()
+    said = (tmp_path / "said").read_text()
+    expected = f"refs/heads/main {head} refs/heads/main {old}\n"
+    assert said == (expected if "dvc" in order else f"PRE_COMMIT_TO_REF={head}\n")
+
+
+def test_a_hook_that_goes_by_its_own_name(scratch: Path, python: Path, sh: Shell) -> None:
+    """husky's look for the user's script by the name of `$0`, and its helper beside them."""
+    folder = scratch / ".husky" / "_"
+    folder.mkdir(parents=True)
+    (folder / "h").write_text('n=$(basename "$0")\ns=$(dirname "$(dirname "$0")")/$n\n[ -f "$s" ] && sh -e "$s" "$@"\n')
+    (folder / "commit-msg").write_text('#!/usr/bin/env sh\n. "$(dirname "$0")/h"')
+    (folder / "commit-msg").chmod(0o755)
+    (scratch / ".husky" / "commit-msg").write_text('echo "husky $(cat $1)" >&2\n[ "$(cat $1)" != bad ]\n')
+    sh("git config core.hooksPath .husky/_", scratch)
+    hooks.install(folder, str(python), "-I")
+    assert sh("git commit -q --allow-empty -m good", scratch, stderr=True) == "husky good\n"
+    assert sh("git commit -q --allow-empty -m bad", scratch, status=1, stderr=True) == "husky bad\n"
+
+
+# Which folder
+
+
+def installed(said: str) -> int:
+    return said.count(": installed")
+
+
+def test_where_git_looks_for_hooks(scratch: Path, sealed: Path, sh: Shell) -> None:
+    """A linked worktree and a submodule, a folder in the working tree, and none that others share."""
+    sh("git worktree add -q ../linked -b linked && gitpipe init", scratch)
+    linked = scratch.parent / "linked"
+    assert installed(sh("gitpipe hooks status", linked)) == len(hooks.NAMES)
+    sh("gitpipe hooks uninstall", linked)
+    assert installed(sh("gitpipe hooks status", scratch)) == 0
+
+    sh("git init -q ../sub && git -C ../sub commit -q --allow-empty -m sub", scratch)
+    sh("git -c protocol.file.allow=always submodule add -q ../sub sub && cd sub && gitpipe init", scratch)
+    assert (scratch / ".git/modules/sub/hooks/post-commit").exists()
+    assert not (scratch / ".git/hooks/post-commit").exists()
+    sh(COMMIT, scratch / "sub")
+    assert (scratch / ".git/modules/sub/gitpipe/nudge").is_dir() and not nudges(scratch)
+    sh("gitpipe runner stop", scratch / "sub")
+
+    sh("git config core.hooksPath tools/hooks", scratch)
+    assert "in the working tree" in sh("gitpipe hooks install", scratch)
+    assert (scratch / "tools/hooks/post-commit").exists()
+    for shared in ("~/hooks", str(sealed / "hooks"), "../hooks"):
+        sh(f"git config core.hooksPath '{shared}'", scratch)
+        for verb in ("install", "uninstall", "status"):
+            said = sh(f"gitpipe hooks {verb}", scratch, status=1, stderr=True)
+            assert "outside of this repository" in said and said.count("\n") == 1
+        assert "`gitpipe run` does the work" in sh("gitpipe init", scratch)
+    assert not (sealed / "hooks").exists() and not (scratch.parent / "hooks").exists()
+    sh("git config core.hooksPath .git/hooks && gitpipe hooks install", scratch)
+    assert installed(sh("gitpipe hooks status", scratch)) == len(hooks.NAMES)
+
+
+def test_hooks_in_gits_configuration_are_named(scratch: Path, sh: Shell) -> None:
+    """Those of git 2.54 and newer; ours are in the folder all the same."""
+    sh("gitpipe init && git config hook.lint.command true && git config hook.lint.event pre-commit", scratch)
+    sh("git config --add hook.lint.event update", scratch)
+    said = sh("gitpipe hooks status", scratch).splitlines()
+    assert said[-1] == "pre-commit: git 2.54 and newer also run hook.lint of the configuration"
+    assert len(said) == len(hooks.NAMES) + 1
+
+
+def test_files_go_before_commits(scratch: Path, sh: Shell) -> None:
+    """I7: what pushed commits name, those in between too, is on the DVC remote before git pushes; else git does not."""
+    sh(
+        "export GITPIPE=0; dvc init -q && dvc remote add -q -d store ../store && git add -A && git commit -qm d",
+        scratch,
+    )
+    sh("export GITPIPE=0; gitpipe init && gitpipe create-repo a && git worktree add -q ../a a", scratch)
+    a = scratch.parent / "a"
+    store = scratch.parent / "store"
+
+    def commit(text: str) -> None:
+        sh(f"export GITPIPE=0; mkdir -p data && echo {text} > data/x && gitpipe add data && git commit -qm {text}", a)
+
+    commit("one")
+    commit("two")
+    sh("git init -q --bare ../far.git && git remote add far ../far.git", scratch)
+    assert sh("git push -q far main a", scratch, stderr=True) == ""
+    assert sorted(p.read_text() for p in store.rglob("*") if p.is_file() and p.stat().st_size == 4) == [
+        "one\n",
+        "two\n",
+    ]
+    assert len(list(store.rglob("*.dir"))) == 3  # with the empty one that a repo begins with
+    sh("git clone -q -b a ../far.git ../clone", a)
+    sh("dvc remote add -q --local -d s ../store && dvc pull -q", scratch.parent / "clone")
+    assert (scratch.parent / "clone/data/x").read_text() == "two\n"
+
+    commit("three")
+    store.rename(scratch.parent / "gone")
+    store.write_text("in the way")
+    said = sh("git push -q far a", scratch, status=1, stderr=True).splitlines()
+    assert said[0].startswith("gitpipe: pre-push: cannot push to DVC remote store: ")
+    assert said[0].endswith("nothing was pushed (--no-verify pushes without, git config gitpipe.push false always)")
+    assert len(said) == 2 and said[1].startswith("error: failed to push")
+    sh("git config gitpipe.push false && git push -q far a && git push -q far :a", scratch)
 
 
 def test_unwritable_folder_is_refused_in_one_line(tmp_path: Path) -> None:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gitpipe.commit import CommitRef, Listing, git_branch
+from gitpipe.datum import Datum, InputFiles
 from gitpipe.errors import BadName, BadSpec
 from gitpipe.inputs import Cross, Group, Input, Join, Pfs, Read, Union, datums, from_dict
 
@@ -165,3 +170,30 @@ def test_the_identity_of_a_datum_is_in_its_files_not_its_commit() -> None:
     one = datum_id(read_at("0" * 40, "a" * 32))
     assert one == datum_id(read_at("1" * 40, "a" * 32))
     assert len({one, datum_id(read_at("0" * 40, "b" * 32)), datum_id(read_at("0" * 40, "a" * 32), "u")}) == 3
+
+
+names = st.text(st.characters(codec="utf-8"), max_size=8)
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.lists(st.tuples(names, st.integers(0, 2**128 - 1)), max_size=3), st.booleans(), names, names, names
+        ),
+        min_size=1,
+        max_size=3,
+    )
+)
+def test_the_identity_is_the_hash_of_a_json_array(
+    parts: list[tuple[list[tuple[str, int]], bool, str, str, str]],
+) -> None:
+    """The format that `Datum.id` documents, against the encoder of the standard library."""
+    inputs = tuple(
+        InputFiles(
+            f"n{k}", CommitRef("b", "0" * 40), match, tuple((p, f"{n:032x}") for p, n in files), empty, False, on, by
+        )
+        for k, (files, empty, match, on, by) in enumerate(parts)
+    )
+    array = [[i.name, i.files, i.empty_files, i.match, i.join_on, i.group_by] for i in inputs]
+    text = json.dumps(["ab12", array], ensure_ascii=True, separators=(",", ":"))
+    assert Datum(inputs).id("ab12", {}) == hashlib.sha256(text.encode()).hexdigest()

@@ -22,17 +22,18 @@ datum globs provenance scan stage views
 blobs drawing executors inputs joblog journal repo spec_text
 spec_form
 spec
-datatree datumindex glance graph kept places
+datatree datumindex glance graph kept places uploads
 dag
 pipelines workdata
-datums reconcile
-catalog checkout example hooks
+datums reconcile standing
+catalog checkout example guards hookconfig hooks speccheck
 datarepos
 branches filediff history job
+filehistory
 jobviews scheduler
 datumviews
 project
-hookmain runner
+hookmain precommit runner
 cli
 __main__
 """
@@ -51,6 +52,7 @@ KNOWS = {
     "executors": {"errors", "stage"},
     "journal": {"errors"},
     "hooks": {"errors"},
+    "hookconfig": {"blobs", "errors"},
     "example": {"errors"},
     "drawing": {"errors", "views"},
     "cli": {"commit", "drawing", "errors", "example", "glance", "project", "views"},

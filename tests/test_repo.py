@@ -203,3 +203,17 @@ def test_settings_and_who_commits(repo: Repo, scratch: Path, sh: Shell, monkeypa
     sh("git config user.useConfigOnly true", scratch)
     with pytest.raises(GitpipeError, match=r"git config user\.name"):
         repo.user()
+
+
+def test_worktrees_of_a_submodule_and_of_a_separate_git_dir(tmp_path: Path, sh: Shell) -> None:
+    """`git worktree list` names the git dir there, which is no working tree."""
+    sh("git init -q sub && git -C sub commit -q --allow-empty -m 1 && git init -q top")
+    sh("cd top && git -c protocol.file.allow=always submodule add -q ../sub in/sub")
+    sh("git -C top/in/sub worktree add -q ../w")
+    for where in ("in/sub", "in/w"):
+        trees = {tree.top: tree.git_dir for tree in Repo(tmp_path / "top" / where).worktrees()}
+        common = tmp_path / "top/.git/modules/in/sub"
+        assert trees == {tmp_path / "top/in/sub": common, tmp_path / "top/in/w": common / "worktrees/w"}
+    sh("git init -q --separate-git-dir elsewhere apart && git -C apart commit -q --allow-empty -m 1")
+    assert [tree.top for tree in Repo(tmp_path / "apart").worktrees()] == [tmp_path / "apart"]
+    assert Repo(tmp_path / "elsewhere").worktrees() == []

@@ -11,7 +11,7 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -537,18 +537,34 @@ class TestBring:
 
     def test_a_file_written_to_since_the_scan_is_kept(self, work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
         work.bring("training", work.listing(a="1", b="1"))
-        real = work.store.missing
+        real = work.store.size
 
-        def missing(md5s: Iterable[str]) -> list[str]:
+        def size(md5: str) -> int | None:
             work.write("a", "mine")
             work.write("b", "mine")
-            return real(md5s)
+            return real(md5)
 
-        monkeypatch.setattr(work.store, "missing", missing)
+        monkeypatch.setattr(work.store, "size", size)
         brought = work.bring("model", work.listing(a="2"))
         assert sorted(kept.path for kept in brought.kept) == ["a", "b"]
         assert all(kept.where.read_bytes() == b"mine" for kept in brought.kept)
         assert work.tree() == {"a": b"2"}
+
+    def test_a_folder_that_appears_while_it_is_made(self, work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A new folder is put in place as a whole; what somebody made there in the meantime is kept."""
+        work.bring("training", work.listing(z="1"))
+        real = work.store.place
+
+        def place(md5: str, target: str) -> os.stat_result:
+            work.write("d/x", "mine")
+            work.write("d/other", "mine")
+            (work.data / "d" / "e" / "y").mkdir(parents=True, exist_ok=True)
+            return real(md5, target)
+
+        monkeypatch.setattr(work.store, "place", place)
+        brought = work.bring("training", work.listing(z="1", d__x="1", d__e__y="1", d__e__f__g="1"))
+        assert [(kept.path, kept.where.read_bytes()) for kept in brought.kept] == [("d/x", b"mine")]
+        assert work.tree() == {"z": b"1", "d/x": b"1", "d/other": b"mine", "d/e/y": b"1", "d/e/f/g": b"1"}
 
     def test_a_link_to_a_folder_is_not_written_through(self, work: Work, tmp_path: Path) -> None:
         work.bring("training", {})

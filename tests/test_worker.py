@@ -122,7 +122,8 @@ def test_absolute_paths_of_images_come_from_the_code(kit: Kit, sandbox: str) -> 
     kit.script("train", "#!/bin/sh\necho ran $1")
     whole = kit.run("cat", "/train.jl", "/code/train.jl", sandbox=sandbox)
     assert whole.log == b"hellohello"
-    assert whole.note == "/train.jl: taken from the pipeline's code"
+    taken = "taken from the pipeline's code"
+    assert whole.note == f"/train.jl: {taken}; /code/train.jl: {taken}"
     assert kit.run("/train", "/etc", sandbox=sandbox).log == b"ran /etc\n"
     assert kit.sh("cat '/train.jl'", sandbox=sandbox).log == b"hello"
     awk = kit.run("awk", "/train.x/ {print 1}", sandbox=sandbox)

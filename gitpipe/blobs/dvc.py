@@ -1,7 +1,7 @@
 """Blobs in a DVC cache folder: ``<cache>/files/md5/ab/cdef…``, as DVC itself lays them out.
 
 Writing and reading are done here with plain system calls (DVC takes seconds for what takes tenths); DVC is imported
-only to `fetch` from a remote.  Knows nothing of git, branches or working trees.
+only to `fetch` from a remote or to `push` to one.  Knows nothing of git, branches or working trees.
 
 Mode 0444 is a promise: DVC, and this module, take such a blob as whole without hashing it.  So a blob gets it only
 after `DvcStore.sync` has made its bytes durable.
@@ -22,11 +22,11 @@ import tempfile
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from gitpipe.blobs.config import Sections, format_config, remote_names, remote_settings
+from gitpipe.blobs.config import Sections, format_config, read_config, remote_names, remote_settings
 from gitpipe.blobs.listing import DIR, decode_listing, encode_listing, md5_hex
 from gitpipe.blobs.place import can_reflink, clone, copy, flush, place, umask
 from gitpipe.commit import Listing
@@ -35,6 +35,7 @@ from gitpipe.faults import point
 
 _OID = re.compile(r"[0-9a-f]{32}(?:\.dir)?\Z")
 _PROTECTED = 0o444
+_MANY = 16  # blobs of one folder, from which on a look at the whole folder is cheaper
 _SMALL = 1 << 20  # files up to this size are read whole: one read, one write, no second look
 _CHUNK = 1 << 20
 _LISTINGS = 8  # parsed listings kept; the newest of each input of a busy pipeline
@@ -118,7 +119,16 @@ class DvcStore:
 
     def missing(self, md5s: Iterable[str]) -> list[str]:
         """Those of `md5s` that are not here, in order, each once."""
-        return [md5 for md5 in dict.fromkeys(md5s) if self._find(md5) is None]
+        found = dict.fromkeys(md5s)
+        wanted: dict[str, list[str]] = {}
+        for md5 in found:
+            wanted.setdefault(md5[:2], []).append(md5)
+        there: set[str] = set()
+        for prefix, group in wanted.items():
+            if len(group) >= _MANY:  # one look at the folder instead of one at each
+                with contextlib.suppress(OSError):
+                    there.update(prefix + name for name in os.listdir(f"{self._root}/{prefix}"))
+        return [md5 for md5 in found if not (md5 in there and _OID.match(md5)) and self._find(md5) is None]
 
     def read(self, md5: str) -> bytes:
         """The whole blob.
@@ -459,11 +469,30 @@ class DvcStore:
             BadData: the blob is not here.
             OSError: `target` exists, or cannot be written.
         """
-        path, status = self._need(md5)
-        if status.st_size <= _SMALL and self._copies(status.st_dev):
-            return _copy_small(path, target)
-        place(path, target, self.cache_types)
-        return os.lstat(target)
+        copied = self._copy_small(self.path_of(md5), target)
+        if copied is None:
+            place(self._need(md5)[0], target, self.cache_types)
+        return copied or os.lstat(target)
+
+    def _copy_small(self, source: str, target: str) -> os.stat_result | None:
+        """Copy a small blob with one read and one write; None where that is not what the cache type asks for."""
+        try:
+            descriptor = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
+        except (FileNotFoundError, NotADirectoryError):
+            return None  # perhaps where DVC 2 kept it
+        try:
+            status = os.fstat(descriptor)
+            if status.st_size > _SMALL or not self._copies(status.st_dev):
+                return None
+            data = _read_all(descriptor, status.st_size)
+        finally:
+            os.close(descriptor)
+        descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        try:
+            _write_all(descriptor, data)
+            return os.fstat(descriptor)
+        finally:
+            os.close(descriptor)
 
     def _copies(self, device: int) -> bool:
         first = self.cache_types[0] if self.cache_types else "copy"
@@ -522,6 +551,83 @@ class DvcStore:
         self._admit(quarantine)
         return f"cannot fetch from remote {remote}: {problem}" if problem else ""
 
+    def push_remote(self) -> str:
+        """The remote that `push` brings blobs to: DVC's default, else the only one; "" where there is no such."""
+        if self.fetch_root is None:
+            return ""
+        settings = remote_settings(self.fetch_root / ".dvc", trusted=self.trusted)
+        names = remote_names(settings)
+        default = settings.get("core", {}).get("remote", "")
+        return default if default in names else names[0] if len(names) == 1 and not default else ""
+
+    def push(self, md5s: Iterable[str], legacy: Container[str] = ()) -> int:
+        """Bring blobs to the remote `push_remote`, listings after what they list; how many it lacked before.
+
+        Nothing is done where there is no such remote, or nothing to bring: then DVC is not imported.
+
+        Args:
+            md5s: blobs and listings; those that a listing names are to be among them.
+            legacy: those of them that are to lie where DVC 2 looks for them.
+
+        Raises:
+            BadData: some are neither here nor there, or are not what their name says.
+            GitpipeError: the remote could not be read or written.
+        """
+        oids = sorted(dict.fromkeys(md5s), key=lambda oid: (oid.endswith(DIR), oid))
+        remote = self.push_remote() if oids else ""
+        if not remote or self.fetch_root is None:
+            return 0
+        dvc_dir = self.fetch_root / ".dvc"
+        settings = remote_settings(dvc_dir, trusted=self.trusted)
+        self._make_dir(self._tmp_dir)
+        folder = tempfile.mkdtemp(prefix=f"{self._tmp_prefix}.push-", dir=self._tmp_dir)
+        try:
+            with _opened(folder, settings, remote) as repo:
+                there = repo.cloud.get_remote(remote)
+                old = [oid for oid in oids if oid in legacy]
+                new = [oid for oid in oids if oid not in legacy]
+                count = self._upload(there.odb, new, remote, verify=True)
+                # DVC 2 named text files by their content with other line ends: not to be verified here.
+                return count + self._upload(there.legacy_odb, old, remote, verify=False)
+        except GitpipeError:
+            raise
+        except Exception as exc:  # DVC and its file systems raise any kind
+            unused = sorted(
+                key
+                for key in read_config(dvc_dir).remotes.get(remote, {})
+                if key not in settings.get(f'remote "{remote}"', {})
+            )
+            hint = f" (`{unused[0]}` in .dvc/config does not count before it is set with --local)" if unused else ""
+            raise GitpipeError(f"cannot push to DVC remote {remote}: {_in_words(exc)}{hint}") from exc
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _upload(self, target: Any, oids: list[str], remote: str, *, verify: bool) -> int:
+        """Bring what the object store `target` lacks of `oids`, in their order where that matters."""
+        if not oids:
+            return 0
+        there = set(target.oids_exist(oids))
+        lacking = [oid for oid in oids if oid not in there]
+        gone = self.missing(lacking)
+        if gone:
+            more = f" and {len(gone) - 1} more" if len(gone) > 1 else ""
+            raise BadData(f"blob {gone[0]}{more} is neither in the cache {self.cache} nor on DVC remote {remote}")
+        from dvc_objects.fs.local import localfs
+
+        errors: list[BaseException] = []
+        # Files first: who finds a listing there may count on what it lists.
+        for listings in (False, True):
+            batch = [oid for oid in lacking if oid.endswith(DIR) is listings]
+            damaged = next((oid for oid in batch if verify and not self.verify(oid)), None)
+            if damaged:  # of a truncated blob DVC would notice nothing, as its mode says that it is whole
+                raise BadData(f"blob {damaged} in {self.cache} is damaged: delete it and bring it with `dvc fetch`")
+            if batch:
+                paths = [self._need(oid)[0] for oid in batch]
+                target.add(paths, localfs, batch, check_exists=False, on_error=lambda _oid, exc: errors.append(exc))
+            if errors:
+                raise GitpipeError(f"cannot push to DVC remote {remote}: {_in_words(errors[0])}")
+        return len(lacking)
+
     def _admit(self, quarantine: str) -> None:
         """Move downloaded blobs into the cache, those apart whose bytes are not what their name says."""
         for folder, _, names in os.walk(f"{quarantine}/cache/files/md5"):
@@ -541,20 +647,14 @@ class DvcStore:
 def _download(folder: str, settings: Sections, remote: str, oids: list[str]) -> str:
     """Bring what `remote` has of `oids` into ``<folder>/cache`` through DVC; the first error in words, or "".
 
-    DVC works in a repo of its own made in `folder`: the user's is neither locked nor touched, and of its config
-    nothing counts but `settings`.
+    DVC works in a repo of its own made in `folder`, see `_opened`.
     """
-    dvc_dir = Path(folder, ".dvc")
-    dvc_dir.mkdir(exist_ok=True)
-    own = {"core": {"no_scm": "true", "analytics": "false", "remote": remote}, "cache": {"dir": f"{folder}/cache"}}
-    (dvc_dir / "config").write_text(format_config({**settings, **own}), encoding="utf-8")
     errors: list[BaseException] = []
     try:
-        from dvc.repo import Repo
         from dvc_data.hashfile import db
 
         open_store: Any = db.get_odb
-        with contextlib.closing(Repo(folder)) as repo:
+        with _opened(folder, settings, remote) as repo:
             source, cache = repo.cloud.get_remote(remote), repo.cache.local
             for blobs in (source.odb, source.legacy_odb):
                 # A store without DVC's hash database, which would look up blobs that did not come.
@@ -562,7 +662,27 @@ def _download(folder: str, settings: Sections, remote: str, oids: list[str]) -> 
     except Exception as exc:  # DVC and its file systems raise any kind; none is a reason to fail a checkout
         errors.append(exc)
     real = [error for error in errors if not isinstance(error, FileNotFoundError)]
-    return " ".join(f"{real[0]} ({type(real[0]).__name__})".split())[:200] if real else ""
+    return _in_words(real[0]) if real else ""
+
+
+@contextlib.contextmanager
+def _opened(folder: str, settings: Sections, remote: str) -> Iterator[Any]:
+    """A DVC repo of its own made in `folder`, whose default remote is `remote`.
+
+    The user's is neither locked nor touched, and of its config nothing counts but `settings`.
+    """
+    dvc_dir = Path(folder, ".dvc")
+    dvc_dir.mkdir(exist_ok=True)
+    own = {"core": {"no_scm": "true", "analytics": "false", "remote": remote}, "cache": {"dir": f"{folder}/cache"}}
+    (dvc_dir / "config").write_text(format_config({**settings, **own}), encoding="utf-8")
+    from dvc.repo import Repo
+
+    with contextlib.closing(Repo(folder)) as repo:
+        yield repo
+
+
+def _in_words(exc: BaseException) -> str:
+    return " ".join(f"{exc} ({type(exc).__name__})".split())[:200]
 
 
 def _copy_blobs(source: Any, target: Any, oids: list[str], errors: list[BaseException]) -> None:
@@ -634,19 +754,5 @@ def _digest_of(path: str) -> str:
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         return _digest(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _copy_small(source: str, target: str) -> os.stat_result:
-    descriptor = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        data = _read_all(descriptor, os.fstat(descriptor).st_size)
-    finally:
-        os.close(descriptor)
-    descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-    try:
-        _write_all(descriptor, data)
-        return os.fstat(descriptor)
     finally:
         os.close(descriptor)

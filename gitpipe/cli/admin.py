@@ -20,11 +20,15 @@ app.add_typer(runner, name="runner", rich_help_panel=ADMIN)
 
 
 @command("init", ADMIN)
-def init() -> None:
+def init(
+    pre_commit: Annotated[
+        bool, typer.Option("--pre-commit", help="Also write gitpipe's hooks into .pre-commit-config.yaml.")
+    ] = False,
+) -> None:
     """Make the git repository ready for gitpipe; twice is harmless."""
     from gitpipe.project import init as init_project
 
-    say(init_project(here()))
+    say(init_project(here(), pre_commit=pre_commit))
 
 
 @command("example", ADMIN)
@@ -64,8 +68,8 @@ def version(raw: Raw = False) -> None:
     show.many(versions(), show.VERSION, as_json=raw)
 
 
-def versions() -> list[tuple[str, str]]:
-    """(component, version), read from the packages' metadata, so that none is imported."""
+def versions() -> list[dict[str, str]]:
+    """Component and version, read from the packages' metadata, so that none is imported."""
     from importlib.metadata import PackageNotFoundError
     from importlib.metadata import version as installed
 
@@ -75,7 +79,7 @@ def versions() -> list[tuple[str, str]]:
             found.append((package, installed(package)))
         except PackageNotFoundError:
             found.append((package, "not installed"))
-    return found
+    return [{"component": name, "version": text} for name, text in found]
 
 
 @hooks.command("install")

@@ -138,8 +138,10 @@ def enter(path: str) -> None:
     """Change to the folder that ``-C`` names."""
     try:
         os.chdir(path)
-    except (FileNotFoundError, NotADirectoryError):
+    except FileNotFoundError:
         raise NotFound(f"-C {path!r}: there is no such folder") from None
+    except NotADirectoryError:
+        raise NotFound(f"-C {path!r}: not a folder") from None
     except OSError as error:
         raise NotFound(f"-C {path!r}: {error.strerror}") from None
 

@@ -45,12 +45,27 @@ def start_commit(words: BranchWords, message: Message = None) -> None:
 
 
 @command("finish-commit", COMMITS)
-def finish_commit(words: OpenWords, message: Message = None) -> None:
+def finish_commit(
+    words: OpenWords,
+    message: Message = None,
+    force: Annotated[
+        bool, typer.Option("--force", "-f", help="Where a file was changed on the branch too, take this commit's.")
+    ] = False,
+) -> None:
     """Close an open commit: the branch moves, and pipelines run.
 
     Example: gitpipe finish-commit training
     """
-    project().data.finish_commit(words, message)
+    project().data.finish_commit(words, message, force=force)
+
+
+@command("delete-commit", COMMITS)
+def delete_commit(words: OpenWords) -> None:
+    """Drop an open commit with what was put into it.
+
+    Example: gitpipe delete-commit training
+    """
+    project().data.delete_commit(words)
 
 
 @command("list-commit", COMMITS)

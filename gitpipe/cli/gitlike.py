@@ -8,7 +8,7 @@ import shutil
 import sys
 from itertools import islice
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,6 +16,9 @@ from gitpipe.cli import complete, show
 from gitpipe.cli.app import GITLIKE, MANY, Raw, command, is_terminal, project, say
 from gitpipe.errors import GitpipeError, Refused, UsageError
 from gitpipe.views import DagInfo, JobInfo
+
+if TYPE_CHECKING:
+    from gitpipe.project import Project
 
 LAST_LINES = 5
 FORMATS = ("text", "mermaid", "dot", "svg", "png")
@@ -56,11 +59,22 @@ def log(
     ] = None,
     raw: Raw = False,
 ) -> None:
-    """Show commits with what they were made from, or with what was made from them.
+    """Show commits, or with a path single files, with what they were made from or what was made from them.
 
-    Example: gitpipe log --provenance inference
+    Example: gitpipe log --provenance inference -- 1.csv
     """
-    entries = islice(project().history.lineage(words or [], descendants=descendants), limit)
+    here = project()
+    if words and names_a_path(here, words):
+        files = islice(here.file_history.lineage(words, descendants=descendants), limit)
+        if raw:
+            show.raw(files)
+        else:
+            for place, file in enumerate(files):
+                if place:
+                    print()
+                say(list(show.file_entry(file, graph=graph)))
+        return
+    entries = islice(here.history.lineage(words or [], descendants=descendants), limit)
     if raw:
         show.raw(entries)
         return
@@ -69,6 +83,11 @@ def log(
         if place:
             print()
         say(list(show.log_entry(entry, tree=tree, graph=graph)))
+
+
+def names_a_path(here: Project, words: list[str]) -> bool:
+    """Whether `words` name a file or folder of a repo, not just the repo or a commit of it."""
+    return (len(words) > 1 or ":" in words[0]) and bool(here.data.locate(words).path)
 
 
 @command("status", GITLIKE)

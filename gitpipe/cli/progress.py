@@ -54,7 +54,7 @@ class JobProgress:
         self.update([ended(job) for job in ran if self._shown.get(job.id) != job.state])
         if not ran and not self._shown:
             known = warnings()
-            print("Nothing to do here and now:" if known else "Nothing to do: every output is up to date.")
+            print("Nothing to do here and now." if known else "Nothing to do: every output is up to date.")
             for line in known:
                 print(f"Warning: {line}")
 

@@ -24,6 +24,7 @@ from gitpipe.views import (
     DatumDetails,
     DatumFile,
     FileDetails,
+    FileLineage,
     JobInfo,
     Lineage,
     LogLine,
@@ -200,7 +201,7 @@ WORKER: Columns = (
     ("STATE", lambda w: w.state),
     ("DATUM", lambda w: w.datum or "-"),
 )
-VERSION: Columns = (("COMPONENT", lambda c: c[0]), ("VERSION", lambda c: c[1]))
+VERSION: Columns = (("COMPONENT", lambda c: c["component"]), ("VERSION", lambda c: c["version"]))
 
 
 def job_duration(job: JobInfo) -> str:
@@ -244,10 +245,10 @@ def table(heading: list[str], rows: list[list[str]]) -> None:
     for digits in (None, SHORT, SHORTEST):
         candidate = [[LONG_ID.sub(partial(leading, digits=digits), cell) for cell in line] for line in lines]
         text = aligned(candidate)
-        if max(map(len, text.splitlines())) <= width:
+        if max(map(cells_of, text.splitlines())) <= width:
             print(text)
             return
-    fitted(candidate)
+    fitted(candidate, width)
 
 
 def leading(match: re.Match[str], digits: int | None) -> str:
@@ -257,22 +258,47 @@ def leading(match: re.Match[str], digits: int | None) -> str:
 
 def aligned(lines: list[list[str]]) -> str:
     """The cells in columns, two blanks between them and none at the end."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    widths = [max(map(cells_of, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
+        "  ".join(cell + " " * (width - cells_of(cell)) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
     )
 
 
-def fitted(lines: list[list[str]]) -> None:
-    """Print the cells as rich fits them into the terminal: broken between words, and only ids within one."""
+def cells_of(text: str) -> int:
+    """How many places of a terminal `text` takes: two for a Chinese character, none for an accent by itself."""
+    if text.isascii():
+        return len(text)
+    from unicodedata import combining, east_asian_width
+
+    return sum(0 if combining(char) else 2 if east_asian_width(char) in "WF" else 1 for char in text)
+
+
+def fitted(lines: list[list[str]], width: int) -> None:
+    """Print the cells as rich fits them into the terminal, broken between words but never within an id.
+
+    Where even that does not fit, the lines are left to the terminal: it breaks them, but loses nothing.
+    """
+    least = [
+        max(
+            len(word) if SHORT_ID.search(word) else min(MAX_WORD, cells_of(word))
+            for cell in column
+            for word in cell.split()
+        )
+        if any(cell.split() for cell in column)
+        else 0
+        for column in zip(*lines, strict=True)
+    ]
+    if sum(least) + len(least) - 1 > width:
+        print(aligned(lines))
+        return
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     grid = Table(box=None, pad_edge=False, padding=(0, 1, 0, 0), header_style="")
-    for name, *cells in zip(*lines, strict=True):
-        words = [word for cell in (name, *cells) for word in cell.split() if not SHORT_ID.search(word)]
-        grid.add_column(Text(name), overflow="fold", min_width=min(MAX_WORD, max(map(len, words))))
+    for name, smallest in zip(lines[0], least, strict=True):
+        grid.add_column(Text(name), overflow="fold", min_width=smallest)
     for line in lines[1:]:
         grid.add_row(*map(Text, line))
     Console(highlight=False).print(grid)
@@ -367,7 +393,7 @@ def commit_details(info: CommitInfo) -> Iterator[str]:
         ("Job", info.job),
     )
     if info.provenance:
-        yield f"Provenance:  {refs((*info.provenance, *info.specs))}"
+        yield f"Provenance:  {refs((*info.provenance, *(info.specs or ())))}"
 
 
 def job_details(job: JobInfo) -> Iterator[str]:
@@ -459,6 +485,33 @@ def log_entry(entry: Lineage, *, tree: bool, graph: bool) -> Iterator[str]:
     if tree and entry.children:
         yield ""
         yield from branches(entry.children, "    ", GRAPHS[can_draw()] if graph else BLANKS, set())
+
+
+def file_entry(entry: FileLineage, *, graph: bool) -> Iterator[str]:
+    """One file with its commit and, indented below it, the files that it came from or that came from it."""
+    yield paint(f"commit {entry.commit}", YELLOW)
+    yield f"    {oneline(entry.subject)}"
+    yield ""
+    yield f"    {file_line(entry, of_commit=False)}"
+    yield from file_branches(entry.children, "    " if graph else "      ", GRAPHS[can_draw()] if graph else BLANKS)
+
+
+def file_branches(children: Sequence[FileLineage], indent: str, marks: Sequence[str]) -> Iterator[str]:
+    """The lines of a tree of files."""
+    for place, child in enumerate(children):
+        last = place == len(children) - 1
+        yield f"{indent}{marks[1 if last else 0]}{file_line(child)}"
+        yield from file_branches(child.children, indent + marks[3 if last else 2], marks)
+
+
+def file_line(entry: FileLineage, *, of_commit: bool = True) -> str:
+    """``model@5d6e7f8:/model.joblib  datum 1a2b3c4 of model@9a8b7c6``."""
+    name = oneline(f"/{entry.path}")
+    if of_commit:
+        name = f"{paint(commit(entry.commit.branch, short(entry.commit.sha)), YELLOW)}:{name}"
+    pipeline, _, version = entry.pipeline.partition("@")
+    made = f"  datum {short(entry.datum)} of {pipeline}@{short(version)}" if entry.datum else ""
+    return f"{name}{made}"
 
 
 BLANKS = ("", "", "  ", "  ")

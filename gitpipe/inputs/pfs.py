@@ -115,7 +115,7 @@ def check_keys(glob: str, *keys: str) -> None:
 
 def expand(key: str, captures: tuple[str, ...]) -> str:
     """`key` with ``$1``, ``${1}`` … replaced by what the glob's groups captured."""
-    return REFERENCE.sub(lambda found: captures[int(found.group(1) or found.group(2)) - 1], key)
+    return key and REFERENCE.sub(lambda found: captures[int(found.group(1) or found.group(2)) - 1], key)
 
 
 def _references(key: str) -> Iterator[int]:

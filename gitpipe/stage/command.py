@@ -76,6 +76,10 @@ def hard_coding(stage: Stage) -> str:
 
 def _from_code(text: str, code: str, sandboxed: bool, taken: dict[str, None]) -> str:
     """`text` with absolute paths that the host lacks and the code tree has led there (specs written for images)."""
+    if text.startswith("/code/") and "\0" not in text and os.path.exists(code + text[len("/code") :]):
+        if not os.path.lexists(text):
+            taken[text] = None  # it is where an image would have had it
+        return text
     if text.startswith("/") and _only_in_code(text, code, sandboxed, os.path.exists):
         taken[text] = None
         return "/code" + text

@@ -275,17 +275,42 @@ class TestOpenCommits:
         desk.pipe("put-file", "training", first, "a", "-f", "README")
         desk.pipe("put-file", "training", second, "b", "-f", "README")
         desk.pipe("delete-file", "training", second, "base")
-        desk.pipe("put-file", "training", "c", "-f", "README")
+        assert "2 open commits" in desk.pipe("put-file", "training", "c", "-f", "README", status=1)
         desk.pipe("finish-commit", "training", first)
-        desk.pipe("finish-commit", "training", second)
-        assert desk.repo("training") == ["a", "b", "c"]
-        third = desk.pipe("start-commit", "training").strip()
-        desk.pipe("put-file", "training", third, "a", "-f", ".git/HEAD")
-        desk.pipe("start-commit", "training")  # with two open ones, putting to the branch means the branch
-        desk.pipe("delete-file", "training", "master", "a")
-        said = desk.pipe("finish-commit", "training", third, status=1)
-        assert ": a was changed on the branch too" in said
-        assert third in desk.pipe("list-commit", "training", "--raw")
+        desk.pipe("finish-commit", "training", second[:8])
+        assert desk.repo("training") == ["a", "b"]
+
+    def test_a_conflict_is_named_and_decided(self, desk: Desk) -> None:
+        """It stays open until somebody says whose file counts, or drops it; then nothing of it is left."""
+        desk.pipe("put-file", "training", "a", "-f", "README")
+        mine, other = (desk.pipe("start-commit", "training").strip() for _ in range(2))
+        desk.pipe("put-file", "training", mine, "a", "-f", ".git/HEAD")
+        desk.pipe("delete-file", "training", other, "a")
+        desk.pipe("finish-commit", "training", other)
+        said = desk.pipe("finish-commit", "training", mine, status=1)
+        assert ": a was changed on the branch too" in said and "finish-commit -f" in said and "delete-commit" in said
+        assert mine in desk.pipe("list-commit", "training", "--raw")
+        desk.pipe("finish-commit", "training", mine, "-f")
+        assert get(desk, "training", "a").startswith("ref: ")
+        dropped = desk.pipe("start-commit", "training").strip()
+        desk.pipe("put-file", "training", "b", "-f", "README")
+        head = desk.git("rev-parse", "training")
+        desk.pipe("delete-commit", "training", dropped)
+        assert desk.repo("training") == ["a"] and desk.git("rev-parse", "training") == head
+        assert desk.git("for-each-ref", "refs/gitpipe-local") == ""
+        assert "no open commit" in desk.pipe("delete-commit", "training", status=1)
+
+    def test_what_is_finished_is_not_finished_again(self, desk: Desk) -> None:
+        """Nor is another open commit taken for it."""
+        desk.pipe("put-file", "training", "a", "-f", "README")
+        first, second = (desk.pipe("start-commit", "training").strip() for _ in range(2))
+        desk.pipe("put-file", "training", second, "half", "-f", "README")
+        desk.pipe("finish-commit", "training", first)
+        sha = desk.git("rev-parse", "training").strip()
+        for verb in ("finish-commit", "delete-commit"):
+            for name in (first, sha, "master~1"):
+                assert "is finished already" in desk.pipe(verb, "training", name, status=1)
+        assert desk.git("rev-parse", "training").strip() == sha and second in desk.pipe("list-commit", "training")
 
     def test_refused(self, desk: Desk) -> None:
         """No repo, no branch, a finished commit."""

@@ -100,6 +100,62 @@ def test_code_that_is_committed_runs_what_it_changed(lab: Lab) -> None:
     assert lab.ran() == ["p: 0 + 2 / 2 success", "q: 0 + 2 / 2 success"]
 
 
+def test_code_that_is_built_and_ignored_by_git(lab: Lab) -> None:
+    """A spec may name it; it is what was there at create- or update-pipeline, and commits change all else."""
+    folder = lab.root / "pipes"
+    folder.mkdir()
+    spec = {
+        "pipeline": {"name": "p"},
+        "transform": {"cmd": ["/bin/tool", "/pfs/a", "/pfs/out"]},
+        "input": {"pfs": {"repo": "a", "glob": "/"}},
+        "code": ["bin/tool", "note", "made"],
+    }
+    path = folder / "p.json"
+    path.write_text(json.dumps(spec))
+    (folder / ".gitignore").write_text("/bin/\n*.o\nmade/\n")
+    (folder / "note").mkdir()
+    (folder / "note" / "why").write_text("1")
+    (folder / "note" / "why.o").write_text("1")
+    lab.git("add", "pipes")
+    lab.git("commit", "-qm", "A pipeline whose program is built")
+    lab.data("a", {"x": "1"})
+    with pytest.raises(BadSpec, match=r"code 'bin/tool' of pipeline p is not in pipes/"):
+        lab.project.pipelines.create([str(path)])
+    assert lab.git("branch", "--list", "__spec__") == ""
+
+    def build(text: str) -> None:
+        for name in ("bin/tool", "made/a/b"):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(f"#!/bin/sh\necho {text} > $2/result\n")
+            (folder / name).chmod(0o755)
+
+    build("one")
+    lab.project.pipelines.create([str(path)])
+    assert lab.ran() == ["p: 1 + 0 / 1 success"]
+    assert lab.files("p") == {"result": "one\n"}
+    code = lab.git("ls-tree", "-r", "--name-only", "__spec__:p/code").split()
+    assert code == ["bin/tool", "made/a/b", "note/why"]  # ignored files beside code that is not are left out
+    source = ["log", "-1", "--format=%(trailers:key=Source,valueonly)", "__spec__"]
+    assert lab.git(*source).strip() == f"main@{lab.head('main')}-dirty:pipes/p.json"
+
+    build("two")
+    (folder / "note" / "why").write_text("2")
+    lab.git("commit", "-qam", "The committed part follows by itself, the built one is the one of before")
+    assert lab.ran() == ["p: 1 + 0 / 1 success"]
+    assert lab.files("p") == {"result": "one\n"}
+    assert not any("stays as it was" in text for text in lab.project.status().warnings)
+
+    lab.project.pipelines.update([str(path)])
+    assert lab.ran() == ["p: 1 + 0 / 1 success"]
+    assert lab.files("p") == {"result": "two\n"}
+    (folder / "note" / "yes").write_text("3")
+    lab.git("add", "pipes")
+    lab.git("commit", "-qm", "It goes on following")
+    assert lab.ran() == ["p: 1 + 0 / 1 success"]
+    assert lab.git("ls-tree", "-r", "--name-only", "__spec__:p/code").split() == [*code, "note/yes"]
+    assert lab.files("p") == {"result": "two\n"}
+
+
 def test_update_pipeline_and_reprocess(lab: Lab) -> None:
     lab.data("a", {"x": "1", "y": "1"})
     lab.pipeline("p", {"a": "/*"})
@@ -250,6 +306,33 @@ def test_equal_work_is_one_commit_wherever_it_is_done(
     clone.git("fetch", "-q", "origin", "__spec__:__spec__")
     assert clone.run() == []
     assert {n: clone.head(n) for n in "pq"} == heads
+
+
+def test_a_script_that_is_not_there_is_said_at_once(lab: Lab, tmp_path: Path) -> None:
+    """Whether the spec lies in the repository or not; what is there, or is no script of ours, is not mentioned."""
+    lab.data("a", {"x": "1"})
+    (tmp_path / "p.json").write_text(lab.write_spec("p", {"a": "/"}).read_text())
+    specs = {
+        "here": ["sh", "here.sh", "/code/here.sh", "./here.sh", "/here.sh", "/pfs/a/x.py", "-f=gone.py"],
+        "gone": ["python", "gone.py"],
+        "image": ["python3", "/code/deep/gone.py"],
+        "root": ["julia", "/gone.jl"],
+    }
+    folder = lab.root / "pipes"
+    folder.mkdir()
+    (folder / "here.sh").write_text("true\n")
+    said = []
+    for name, cmd in specs.items():
+        path = lab.write_spec(name, {"a": "/"}, transform={"cmd": cmd}, code=None)
+        spec = json.loads(path.read_text())
+        del spec["code"]
+        (folder / f"{name}.json").write_text(json.dumps(spec))
+        said += lab.project.pipelines.update([str(folder / f"{name}.json")], create=True)
+    assert [line for line in said if "its code has no" in line] == [
+        'gone: its code has no gone.py: put it beside the spec, or name it in "code"',
+        'image: its code has no deep/gone.py: put it beside the spec, or name it in "code"',
+        'root: its code has no /gone.jl: put it beside the spec, or name it in "code"',
+    ]
 
 
 def test_a_fetched_commit_on_the_source_branch_is_not_trusted(lab: Lab, tmp_path: Path) -> None:

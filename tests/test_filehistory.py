@@ -1,0 +1,103 @@
+"""Provenance down to the file, upward and downward."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from gitpipe.errors import BadData, NotFound
+from gitpipe.views import FileLineage
+from tests.lab import Lab
+
+COPY = 'for f in /pfs/a/*; do cat "$f" /pfs/m/m > "/pfs/out/${f##*/}"; done'
+
+
+def names(entry: FileLineage) -> list[str]:
+    return sorted(f"{child.commit.branch}:{child.path}" for child in entry.children)
+
+
+def lineage(lab: Lab, *words: str, descendants: bool = False) -> list[FileLineage]:
+    project = lab.project
+    found = list(project.file_history.lineage(words, descendants))
+    project.repo.close()
+    return found
+
+
+@pytest.fixture
+def chain(lab: Lab) -> Lab:
+    """`t` -> model `m` -> `p`, which pairs each file of `a` with the model; then one file of `a` changes."""
+    lab.data("t", {"rows": "1"})
+    lab.data("a", {"x": "x", "y": "y"})
+    lab.pipeline("m", {"t": "/"}, "cp /pfs/t/rows /pfs/out/m")
+    lab.pipeline("p", {"a": "/*", "m": "/"}, COPY)
+    lab.run()
+    lab.data("a", {"x": "x", "y": "changed", 'odd "name" [1]': "o"})
+    lab.run()
+    return lab
+
+
+def test_upward(chain: Lab) -> None:
+    new, old = chain.head("p"), chain.git("rev-parse", "p~1")
+    changed, first = lineage(chain, "p", "y")
+    assert (changed.commit.sha, first.commit.sha) == (new, old)
+    assert names(changed) == ["a:y", "m:m"] and changed.pipeline.startswith("p@") and len(changed.datum) == 64
+    model = next(child for child in changed.children if child.commit.branch == "m")
+    assert names(model) == ["t:rows"] and model.commit.sha == chain.head("m")
+    source = model.children[0]
+    assert (source.commit.sha, source.datum, source.children) == (chain.head("t"), "", ())
+    (unchanged,) = lineage(chain, "p", "x")  # told once, where it was made, although a later commit has it as well
+    assert unchanged.commit.sha == old
+    (there,) = lineage(chain, f"p@{new}", "x")  # but asked of that commit, with what it says of its inputs
+    assert {c.commit.sha for c in there.children} == {chain.head("a"), chain.head("m")}
+    (odd,) = lineage(chain, "p", 'odd "name" [1]')
+    assert names(odd) == ['a:odd "name" [1]', "m:m"]
+    assert [entry.path for entry in lineage(chain, f"p@{old}:/")] == ["x", "y"]
+    assert [entry.commit.sha for entry in lineage(chain, "a", "y")] == [chain.head("a"), chain.git("rev-parse", "a~1")]
+
+
+def test_downward(chain: Lab) -> None:
+    (rows,) = lineage(chain, "t", "rows", descendants=True)
+    (model,) = rows.children
+    assert (model.commit.branch, model.path) == ("m", "m")
+    assert len(model.children) == 2 + 3  # the results of both commits of `p`
+    (y,) = lineage(chain, "a", "y", descendants=True)
+    assert [(c.commit.sha, c.path) for c in y.children] == [(chain.head("p"), "y")]
+    (before,) = lineage(chain, "a", "master~1", "y", descendants=True)
+    assert [(c.commit.sha, c.path) for c in before.children] == [(chain.git("rev-parse", "p~1"), "y")]
+    (leaf,) = lineage(chain, "p", "y", descendants=True)
+    assert leaf.children == () and len(leaf.datum) == 64
+
+
+def test_a_datum_that_vanished_made_nothing(chain: Lab) -> None:
+    chain.data("a", {"x": "x"})
+    chain.run()
+    head = chain.head("p")
+    with pytest.raises(NotFound, match="no file y"):
+        lineage(chain, f"p@{head}", "y")
+    assert [entry.commit.sha for entry in lineage(chain, "p", "y")] == [
+        chain.git("rev-parse", "p~1"),
+        chain.git("rev-parse", "p~2"),
+    ]
+
+
+def test_without_local_state_or_blobs(chain: Lab) -> None:
+    """I1: it is read from the commits; and a lost index is named, not taken for no provenance."""
+    chain.forget()
+    assert names(lineage(chain, "p", "y")[0]) == ["a:y", "m:m"]
+    project = chain.project
+    from gitpipe import datumindex
+
+    for md5 in datumindex.segments(project.repo, project.blobs, chain.head("p")).values():
+        Path(project.blobs.path_of(md5)).unlink()
+    with pytest.raises(BadData, match="datum index of p@"):
+        lineage(chain, f"p@{chain.head('p')}", "y")
+    shutil.rmtree(chain.root / ".git" / "gitpipe")
+
+
+def test_unknown_files(chain: Lab) -> None:
+    for words in (["p", "nope"], ["a", "master~1", "nope"], ["nope", "x"]):
+        for descendants in (False, True):
+            with pytest.raises(NotFound):
+                lineage(chain, *words, descendants=descendants)

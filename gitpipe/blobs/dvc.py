@@ -223,8 +223,9 @@ class DvcStore:
         path = self.path_of(md5)
         if self._keep(path, md5, len(data)):
             return
-        descriptor, tmp = self._open_tmp()
+        tmp = self._tmp_name()  # before the file is there: Ctrl-C may come at any moment
         try:
+            descriptor = self._open_tmp(tmp)
             try:
                 _write_all(descriptor, data)
             finally:
@@ -236,8 +237,9 @@ class DvcStore:
 
     def _stream(self, source: int, status: os.stat_result) -> tuple[str, int]:
         """A big file: hashed while it is copied, or hashed after its blocks were shared (reflink)."""
-        descriptor, tmp = self._open_tmp()
+        tmp = self._tmp_name()  # before the file is there: Ctrl-C may come at any moment
         try:
+            descriptor = self._open_tmp(tmp)
             try:
                 md5, size = self._clone_or_copy(source, descriptor, status)
             finally:
@@ -315,11 +317,13 @@ class DvcStore:
         with self._lock:
             self._pending.add(md5)
 
-    def _open_tmp(self) -> tuple[int, str]:
+    def _tmp_name(self) -> str:
         if self._pid != os.getpid():  # forked: the counter is shared no longer
             self._pid = os.getpid()
             self._tmp_prefix = f"{os.uname().nodename}.{self._pid}"
-        tmp = f"{self._tmp_dir}/{self._tmp_prefix}.{id(self):x}.{next(self._counter)}"
+        return f"{self._tmp_dir}/{self._tmp_prefix}.{id(self):x}.{next(self._counter)}"
+
+    def _open_tmp(self, tmp: str) -> int:
         flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
         try:
             descriptor = os.open(tmp, flags, self._mode)
@@ -329,7 +333,7 @@ class DvcStore:
             descriptor = os.open(tmp, flags, self._mode)
         if self.shared:
             os.fchmod(descriptor, self._mode)
-        return descriptor, tmp
+        return descriptor
 
     def _make_dir(self, path: str) -> None:
         if not self.shared:

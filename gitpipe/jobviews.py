@@ -95,7 +95,9 @@ class Jobs:
             NotFound: no such job or pipeline, or none of these jobs has run a datum of that id.
         """
         if job is not None:
-            rows = [self.find(job)]
+            found_job = self.find(job)
+            # One that was stopped or failed, and ran again on the same commits, has the same id.
+            rows = self.journal.jobs("id = ? AND id != ''", [found_job.id]) or [found_job]
         elif pipeline is not None:
             rows = self._of(pipeline, "ORDER BY seq")
         else:

@@ -198,7 +198,7 @@ CALLS = [
     ("delete file training@9cc0:iris.csv", "delete_file", (["training@9cc0:iris.csv"],), {}),
     ("delete-file training -- -x.csv", "delete_file", (["training", "-x.csv"],), {}),
     ("list-job -p model --limit 3", "list", ("model", 3), {}),
-    ("get-logs --job=1 --tail 2", "logs", (), {"job": "1", "pipeline": None, "datum": None, "tail": 2}),
+    ("get-logs --pipeline=m --tail 2", "logs", (), {"job": None, "pipeline": "m", "datum": None, "tail": 2}),
     ("stop pipeline model", "stop", ("model",), {}),
     ("start-pipeline model", "start", ("model",), {}),
     ("run-pipeline model", "run", ("model",), {}),

@@ -107,6 +107,32 @@ def test_a_job_is_stopped_and_goes_on_later(lab: Lab, tmp_path: Path, engine: st
     ]
 
 
+def test_the_log_of_a_job_is_that_of_all_its_attempts(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It failed, was run again on the same commits, and has one id; what printed nothing says why it failed."""
+    lab.data("a", {"1": "1"})
+    lab.pipeline("p", {"a": "/*"}, "echo try; false")
+    lab.run()
+    lab.run()
+    ids = {job.id for job in lab.project.jobs.list("p")}
+    assert len(ids) == 1 and len(lab.project.jobs.list("p")) == 2
+    assert [line.message for line in lab.project.jobs.logs(job=ids.pop())] == ["try", "try"]
+
+
+def test_logs_of_a_program_that_cannot_start_say_so(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from gitpipe import cli
+
+    lab.data("a", {"1": "1"})
+    path = lab.write_spec("p", {"a": "/*"}, transform={"cmd": ["nosuchprogram"]})
+    lab.project.pipelines.update([str(path)], create=True)
+    lab.run()
+    monkeypatch.chdir(lab.root)
+    assert cli.run(["logs", "--job", "p"]) == 0
+    said = capsys.readouterr()
+    assert said.out == "" and "printed nothing, and ended as failed" in said.err and "nosuchprogram" in said.err
+
+
 def test_a_queued_job_is_stopped(lab: Lab) -> None:
     lab.data("a", {"x": "1"})
     lab.pipeline("p", {"a": "/*"})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -120,12 +121,20 @@ def logs(
 
     Example: gitpipe logs --pipeline model --tail 20
     """
-    lines = project().jobs.logs(job=job, pipeline=pipeline, datum=datum, tail=tail)
+    jobs = project().jobs
+    lines = jobs.logs(job=job, pipeline=pipeline, datum=datum, tail=tail)
     if raw:
         show.raw(lines)
         return
+    printed = False
     for line in lines:
         print(show.log_message(line))
+        printed = True
+    if job is not None and not printed and tail != 0:
+        # A program that could not be started has printed nothing: whoever was sent here is to find out why.
+        one = jobs.inspect(job)
+        why = f", and ended as {one.state}: {one.reason}" if one.reason else ""
+        print(f"gitpipe: job {show.short(one.id)} printed nothing{show.oneline(why)}", file=sys.stderr)
 
 
 @command("list-worker", JOBS)

@@ -571,6 +571,7 @@ class LooseOrigin(Origin):
 
     def __init__(self, repo: Repo, folder: Path | None, name: str) -> None:
         self.repo, self.folder, self.path = repo, folder, f"{name}"
+        self.built = {}
 
     def code(self, spec: Spec) -> dict[str, Entry]:
         if spec.code is None or self.folder is None:

@@ -180,9 +180,9 @@ def test_names_and_places_that_lead_nowhere(repo: Path) -> None:
         (["logs", "--job", "nosuch"], 1, "no job or pipeline 'nosuch'"),
         (["logs", "--pipeline", "nosuch"], 1, "pipeline nosuch does not exist"),
         (["list-job", "--pipeline", "nosuch"], 1, "pipeline nosuch does not exist"),
-        (["example", "nosuch"], 1, "there is: iris"),
+        (["example", "nosuch"], 1, "there is: "),
         (["-C", "/nosuch", "status"], 1, "there is no such folder"),
-        (["-C", "a.csv", "status"], 1, "there is no such folder"),
+        (["-C", "a.csv", "status"], 1, "not a folder"),
         (["add", "data"], 1, "main is not a data repo"),
     ]
     refuses(repo, cases)
@@ -366,6 +366,7 @@ EVERY = [
     "glob-file a /*",
     "delete-file a x",
     "start-commit a",
+    "delete-commit a",
     "finish-commit a",
     "list-commit a",
     "inspect-commit a",

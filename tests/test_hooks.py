@@ -217,6 +217,10 @@ def test_guard_on_output_branches(scratch: Path, folder: Path, sh: Shell) -> Non
         sh(f"{pack} && git switch -q infer", scratch)
         said = sh(COMMIT, scratch, status=1, stderr=True)
         assert said.startswith("infer is the output of a pipeline: ") and said.count("\n") == 1
+        # For a merge git runs no pre-commit, but commit-msg.
+        merge = "git merge --no-ff -m x $(git commit-tree -p innocent -m side innocent^{tree})"
+        said = sh(f"{merge}; status=$?; git reset -q --hard; exit $status", scratch, status=1, stderr=True)
+        assert "infer is the output of a pipeline: " in said
         sh(COMMIT + " --no-verify && git switch -q innocent && " + COMMIT, scratch)
         sh("git checkout -q --detach && " + COMMIT, scratch)
 
@@ -228,6 +232,7 @@ SHA = "0123456789abcdef0123456789abcdef01234567"
     ("message", "passes"),
     [
         ("subject\n\nProvenance: training@" + SHA, False),
+        ("subject\n\nPROVENANCE : training@" + SHA, False),
         ("subject\n\nbody\n\nSigned-off-by: A <a@b>\nprovenance: whatever", False),
         ("subject\n\nPipeline: p@" + SHA + "\nJob: " + SHA[:32], False),
         ("subject\n\nJob: 4711\nPipeline: https://ci.example.org/7", True),

@@ -6,8 +6,6 @@ Works on `PipelineStore` and says what it did; the runner finds the rest out by 
 from __future__ import annotations
 
 import builtins
-import os
-import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +24,7 @@ from gitpipe.pipelines import (
     PipelineStore,
     Source,
     WorkingOrigin,
+    absent_scripts,
     new_salt,
 )
 from gitpipe.reconcile import Reconciler
@@ -34,7 +33,6 @@ from gitpipe.spec import Spec, load_specs
 from gitpipe.views import DagInfo, PipelineInfo
 
 MAX_SPEC = 10 << 20
-SCRIPT = re.compile(r"[\w./][\w./-]*\.(?:py|R|r|jl|sh|pl|rb|js)\Z")
 
 
 class Catalog:
@@ -132,7 +130,8 @@ class Catalog:
             trees[spec.name] = self.store.build(fresh, origin)
             sources[spec.name] = _source(origin)
             lines += [f"{spec.name}: {field} is not used here and is ignored" for field in spec.ignored]
-            lines += self._absent_scripts(fresh, trees[spec.name] or "")
+            code = self.repo.entry(trees[spec.name] or "", "code")
+            lines += absent_scripts(fresh, {path for path, _ in self.repo.walk(code.sha)} if code else ())
         created = [name for name in trees if name not in before]
         self.store.check(after, created, self.repo.refs("refs/heads"))
         changed = {n: t for n, t in trees.items() if n not in before or before[n].version != t}
@@ -151,20 +150,6 @@ class Catalog:
             lines.append(f"{name}: {word}")
         self.nudge()
         return lines
-
-    def _absent_scripts(self, spec: Spec, version: str) -> builtins.list[str]:
-        """Scripts that the command names and that will not be there: said at once, not by the first job."""
-        if spec.transform.working_dir not in ("", "/code"):
-            return []
-        code = self.repo.entry(version, "code")
-        there = {path for path, _ in self.repo.walk(code.sha)} if code else set()
-        found = []
-        for word in spec.transform.cmd[1:]:
-            path = word.removeprefix("/code/").removeprefix("./")
-            absent = path.lstrip("/") not in there and not (path.startswith("/") and os.path.lexists(path))
-            if SCRIPT.match(word) and not word.startswith("/pfs/") and absent:
-                found.append(f'{spec.name}: its code has no {path}: put it beside the spec, or name it in "code"')
-        return found
 
     def _dvc_config(self) -> bytes | None:
         """The ``.dvc/config`` of the checked-out branch, where that differs from what ``__spec__`` holds."""

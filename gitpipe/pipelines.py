@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import functools
 import json
+import os
+import re
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
@@ -251,7 +253,7 @@ class PipelineStore:
             base = root[".dvc"].sha if ".dvc" in root else None
             blob = Entry(BLOB, self.repo.write_blob(dvc_config))
             root[".dvc"] = Entry(TREE, self.repo.write_paths({"config": blob}, base))
-        lines = [subject, ""] + [f"Source: {origins[name]}" for name in sorted(origins)]
+        lines = [subject, "", *dict.fromkeys(f"Source: {origins[name]}" for name in sorted(origins))]
         message = "\n".join(lines) if origins else subject
         commit = self.repo.write_commit(self.repo.write_tree(root), [head] if head else [], message, author)
         self.repo.sync()
@@ -394,6 +396,22 @@ class PipelineStore:
             if spec.name == now.name:
                 return spec, CommitOrigin(self.repo, sha, path, built)
         raise NotFound(f"{path} in {sha[:12]} has no pipeline {now.name}")
+
+
+SCRIPT = re.compile(r"[\w./][\w./-]*\.(?:py|R|r|jl|sh|pl|rb|js)\Z")
+
+
+def absent_scripts(spec: Spec, code: Container[str]) -> list[str]:
+    """Scripts that the command names and `code` lacks, worded: to be said at once, not by the first job."""
+    if spec.transform.working_dir not in ("", "/code"):
+        return []
+    found = []
+    for word in spec.transform.cmd[1:]:
+        path = word.removeprefix("/code/").removeprefix("./")
+        absent = path.lstrip("/") not in code and not (path.startswith("/") and os.path.lexists(path))
+        if SCRIPT.match(word) and not word.startswith("/pfs/") and absent:
+            found.append(f'{spec.name}: its code has no {path}: put it beside the spec, or name it in "code"')
+    return found
 
 
 def new_salt() -> str:

@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from gitpipe.commit import SPEC_BRANCH, check_name
 from gitpipe.errors import BadSpec, GitpipeError, Refused
 from gitpipe.graph import order
-from gitpipe.pipelines import CommitOrigin, PipelineStore
+from gitpipe.pipelines import CommitOrigin, PipelineStore, absent_scripts
 from gitpipe.provenance import read_origin
 from gitpipe.repo import BLOB, HEADS, ZERO, Entry, Repo
 from gitpipe.spec import Spec, load_specs
@@ -107,7 +107,8 @@ def _misfits(repo: Repo, spec: Spec, path: str, recorded: Mapping[str, Spec], tr
         problems.append(f"{path}: {error}")
     if tree is not None and repo.entry(tree, path) is not None:
         try:
-            CommitOrigin(repo, tree, path, _built(repo, spec, path)).code(spec)
+            code = CommitOrigin(repo, tree, path, _built(repo, spec, path)).code(spec)
+            problems += [f"{path}: {line}" for line in absent_scripts(spec, code)]
         except GitpipeError as error:
             problems.append(_prefixed(path, f"{error}"))
     return problems

@@ -113,3 +113,14 @@ def test_the_examples_pass(lab: Lab, folder: str) -> None:
     paths = [str(Path(folder, path.name)) for path in (lab.root / folder).glob("*.json")]
     assert paths
     assert check_specs(lab.project.repo, lab.project.store, paths, {}) == []
+
+
+def test_a_script_that_is_not_there(lab: Lab) -> None:
+    (line,) = check(lab, a_json=spec("model", "training", transform={"cmd": ["python3", "no.py"]}))
+    assert line == 'a.json: model: its code has no no.py: put it beside the spec, or name it in "code"'
+    (lab.root / "train.py").write_text("print()\n")
+    lab.git("add", "train.py")
+    good = spec(
+        "model", "training", transform={"cmd": ["python3", "/code/train.py", "/pfs/training/x.py"]}, code=["train.py"]
+    )
+    assert check(lab, a_json=good) == []

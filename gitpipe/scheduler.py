@@ -58,14 +58,18 @@ class Scheduler:
         self._active: dict[int, JobRow] = {}
         self._threads: list[threading.Thread] = []
         self._changed = threading.Event()
+        self._asked = False
         self._stop = threading.Event()
         self._waiting: dict[str, int] = {}
         self._busy = True
 
     def stop(self) -> None:
-        """Ask the loop to end: running jobs go back to the queue."""
-        self._stop.set()
-        self._changed.set()
+        """Ask the loop to end: running jobs go back to the queue.
+
+        Takes no lock, for a signal handler calls it: it would wait for ever for one that its own thread holds, as an
+        `Event` does within `wait`.
+        """
+        self._asked = True
 
     def loop(self, linger: float | None, on_tick: Callable[[], None] = lambda: None) -> None:
         """Work until nothing is left and, with `linger`, nothing came for so many seconds.
@@ -77,7 +81,7 @@ class Scheduler:
         looked, idle_since = 0.0, time.monotonic()
         self.journal.clear_workers()
         try:
-            while not self._stop.is_set():
+            while not self._asked:
                 names = nudges.pending(self.common) - set(self._waiting)
                 now = time.monotonic()
                 if names or now - looked > LOOK_SECONDS or self._state_vanished():

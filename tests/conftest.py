@@ -47,7 +47,8 @@ def sealed(
     """HOME, git's configuration, identity and PATH do not depend on who runs the tests."""
     home = tmp_path_factory.mktemp("home")
     for name in list(os.environ):
-        if name.startswith(("GIT_", "GITPIPE", "PACH_", "DVC_", "PRE_COMMIT", "XDG_")):
+        # PYTHONUNBUFFERED hides what goes wrong at the last flush of what was printed.
+        if name.startswith(("GIT_", "GITPIPE", "PACH_", "DVC_", "PRE_COMMIT", "XDG_", "PYTHONUNBUFFERED")):
             monkeypatch.delenv(name)
     config = home / ".gitconfig"
     config.write_text("[init]\n\tdefaultBranch = main\n[advice]\n\tdetachedHead = false\n[commit]\n\tgpgSign = false\n")

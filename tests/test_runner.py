@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -125,3 +126,18 @@ def test_what_comes_while_a_run_ends_is_done(lab: Lab, monkeypatch: pytest.Monke
     monkeypatch.setattr(runner, "_look", lambda names, look=runner._look: look(names) if names else None)
     runner.loop(None)
     assert lab.files("p") == {"x": "2"}
+
+
+def test_a_signal_ends_the_loop_at_whatever_moment_it_comes(lab: Lab) -> None:
+    """Its handler runs in the loop's own thread, between any two steps: also within a wait, with its lock held."""
+    scheduler = lab.project.make_scheduler()
+    inside = threading.Event()
+
+    def looping() -> None:
+        with scheduler._changed._cond:  # as in `Event.wait`
+            scheduler.stop()
+        inside.set()
+
+    threading.Thread(target=looping, daemon=True).start()
+    assert inside.wait(5)
+    scheduler.loop(float("inf"))  # ends at once

@@ -127,11 +127,11 @@ def silent_flush() -> None:
     """Bring what was printed before the failure out first; a reader that has gone is no second failure."""
     try:
         sys.stdout.flush()
-    except BrokenPipeError:
+    except OSError:  # nor is a disk that was full before
         silence_stdout()
 
 
 def silence_stdout() -> None:
-    """Point standard output nowhere, so that the interpreter's last flush does not complain of the broken pipe."""
+    """Point standard output nowhere, so that the interpreter's last flush does not complain once more."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, sys.stdout.fileno())

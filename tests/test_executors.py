@@ -276,7 +276,7 @@ def test_auto_begins_locally_and_goes_on_with_ray(kit: Kit, tmp_path: Path) -> N
         assert executor.ray._thread is None  # one datum is no reason to start Ray
 
         def source() -> Iterator[Task]:
-            end = time.monotonic() + 90
+            end = time.monotonic() + 180
             for number in itertools.count():
                 if engines.count("ray") > 10 or time.monotonic() > end:
                     return
@@ -285,7 +285,7 @@ def test_auto_begins_locally_and_goes_on_with_ray(kit: Kit, tmp_path: Path) -> N
         for result in executor.run(stage, source(), 2):
             assert result.ok, result
             engines.append(result.environment["engine"])
-        assert engines[0] == "local" and engines[-1] == "ray"
+        assert engines[0] == "local" and engines[-1] == "ray", executor.warning
         assert executor.warning == ""
     finally:
         executor.close()

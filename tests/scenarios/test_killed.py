@@ -393,6 +393,15 @@ def test_runner_killed_amid_a_datum(gated: Chain, gate: Gate) -> None:
     gated.whole()
 
 
+@pytest.fixture
+def hangup() -> Iterator[None]:
+    """SIGHUP does what it does by default: under nohup it is ignored, also by all that the tests start."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("hangup")
 def test_interrupted(gated: Chain, gate: Gate) -> None:
     """^C ends `wait` but not the runner; it ends `run` with all its stages, and the next one goes on."""
     gated.commit()

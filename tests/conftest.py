@@ -119,3 +119,17 @@ def lab(tmp_path: Path, sealed: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
     """A scratch repository that is driven in this process; nothing runs there in the background."""
     monkeypatch.setenv("GITPIPE", "0")
     return new_lab(tmp_path / "lab")
+
+
+def read_terminal(master: int) -> str:
+    """All that is shown in a pseudo-terminal until its other side is closed."""
+    shown = b""
+    while True:
+        try:
+            part = os.read(master, 65536)
+        except OSError:  # Linux's way to say that the other side was closed
+            break
+        if not part:
+            break
+        shown += part
+    return shown.decode().replace("\r\n", "\n")

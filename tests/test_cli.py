@@ -39,6 +39,8 @@ from gitpipe.views import (
     WorkerInfo,
 )
 
+from .conftest import read_terminal
+
 SHA = "64ad489e235c4b7aa20cb9ee1744058200000000"
 OLD = "2477107b608d452482f2191730e527ba00000000"
 JOB = "e703fbf87fa64c5f85d2aa92bfe21aeb"
@@ -792,17 +794,9 @@ def in_terminal(width: int, *args: str) -> str:
     env = environment(COLUMNS=str(width), TERM="xterm-256color")
     with subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, env=env):
         os.close(slave)
-        shown = b""
-        while True:
-            try:
-                part = os.read(master, 65536)
-            except OSError:  # Linux's way to say that the other side was closed
-                break
-            if not part:
-                break
-            shown += part
+        shown = read_terminal(master)
     os.close(master)
-    return shown.decode().replace("\r\n", "\n")
+    return shown
 
 
 def test_tables_fit_the_terminal() -> None:

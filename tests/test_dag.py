@@ -25,6 +25,7 @@ from gitpipe.drawing import layout, markup, png, svg, texts
 from gitpipe.errors import NotFound
 from gitpipe.views import DagEdge, DagInfo, DagNode
 
+from .conftest import read_terminal
 from .lab import Lab
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -379,17 +380,9 @@ def in_terminal(where: Path, columns: int, *args: str, **variables: str) -> str:
     command = [sys.executable, "-m", "gitpipe", *args]
     with subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, cwd=where, env=env):
         os.close(slave)
-        shown = b""
-        while True:
-            try:
-                part = os.read(master, 65536)
-            except OSError:  # Linux's way to say that the other side was closed
-                break
-            if not part:
-                break
-            shown += part
+        shown = read_terminal(master)
     os.close(master)
-    return shown.decode().replace("\r\n", "\n")
+    return shown
 
 
 def test_as_the_terminal_is(shop: Lab) -> None:

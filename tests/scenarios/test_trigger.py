@@ -170,7 +170,8 @@ def test_local_state_deleted_under_a_live_runner(stage: Stage) -> None:
     stage("echo 1 > x && gitpipe put-file a -f x && gitpipe wait && echo 2 > x && gitpipe put-file a -f x")
     stage.until(lambda: stage.at_work("p"), "a running job")
     runner = stage("gitpipe runner status")
-    stage("rm -rf .git/gitpipe && echo 3 > x && gitpipe put-file a -f x")
+    # The runner goes on writing there, so that a folder may not be empty the moment that it is removed.
+    stage("until rm -rf .git/gitpipe; do sleep 0.05; done && echo 3 > x && gitpipe put-file a -f x")
     stage("gitpipe wait")
     assert stage("gitpipe runner status") == runner
     assert stage.closures("p") == stage("git rev-list --reverse a -- ").splitlines()[1:]

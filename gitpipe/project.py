@@ -41,6 +41,7 @@ from gitpipe.joblog import JobLogs
 from gitpipe.jobviews import Jobs, job_info, progress
 from gitpipe.journal import JobRow, Journal
 from gitpipe.pipelines import INIT_BRANCH, SPEC_REF, PipelineStore
+from gitpipe.preview import Preview
 from gitpipe.provenance import IDENTITY
 from gitpipe.reconcile import Reconciler
 from gitpipe.repo import HEADS, Repo
@@ -129,6 +130,10 @@ class Project:
     @functools.cached_property
     def pipelines(self) -> Catalog:
         return Catalog(self.repo, self.store, self.journal, self.reconciler, self.nudge)
+
+    @functools.cached_property
+    def preview(self) -> Preview:
+        return Preview(self.repo, self.blobs, self.journal, self.pipelines)
 
     @functools.cached_property
     def logs(self) -> JobLogs:

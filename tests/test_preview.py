@@ -89,7 +89,7 @@ def test_several_pipelines_and_no_data(lab: Lab) -> None:
     ]
     with pytest.raises(BadSpec, match=r"holds 2 pipelines: name one of p, q"):
         preview.datums([str(both)])
-    with pytest.raises(NotFound, match="no pipeline 'r' in .*: there is p, q"):
+    with pytest.raises(NotFound, match=r"no pipeline 'r' in .*: there is p, q"):
         preview.datums([str(both)], "r")
     with pytest.raises(NotFound, match="p has no files yet"):
         preview.datums([str(both)], "q")

@@ -55,6 +55,19 @@ def update_pipeline(
     say(pipelines.update(given, reprocess=reprocess, create=create, stdin=standard_input()))
 
 
+@command("schema", PIPELINES)
+def schema() -> None:
+    """Print the JSON Schema of pipeline specs, with which editors complete and check them.
+
+    Example: gitpipe schema > pipelines/spec.schema.json
+    """
+    import json
+
+    from gitpipe.project import spec_schema
+
+    print(json.dumps(spec_schema(), indent=1))
+
+
 @command("list-pipeline", PIPELINES)
 def list_pipeline(raw: Raw = False) -> None:
     """List the pipelines with their input and state."""

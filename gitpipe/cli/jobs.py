@@ -130,6 +130,7 @@ def list_datum(
     if not raw:
         shown = f"; the first {len(found.datums)} are shown, -n shows more" if len(found.datums) < found.total else ""
         count = f"{'more than ' if found.more else ''}{found.total} datum{'' if found.total == 1 else 's'}"
+        sys.stdout.flush()  # else the count comes before the table where both go to one place
         print(f"gitpipe: {count}{shown}", file=sys.stderr)
 
 

@@ -205,13 +205,9 @@ def _project(repo: Repo) -> Project | None:
 
 def _has_own_hook(repo: Repo, name: str) -> bool:
     """Whether the git hook of that name is gitpipe's, or calls gitpipe's."""
-    from gitpipe import hooks
-    from gitpipe.project import hooks_dir
+    from gitpipe import hookplace
 
-    try:
-        return any(state.name == name and state.state == "installed" for state in hooks.status(hooks_dir(repo)))
-    except Refused:
-        return False
+    return hookplace.installed(repo, name)
 
 
 def _tree(repo: Repo) -> Worktree | None:

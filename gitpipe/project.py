@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gitpipe import hookconfig, hooks, nudges
+from gitpipe import hookconfig, hookplace, hooks, nudges
 from gitpipe.blobs.config import read_config
 from gitpipe.blobs.dvc import DvcStore
 from gitpipe.blobs.lock import dvc_locks
@@ -442,6 +442,8 @@ class Project:
 
     def _warnings(self) -> Iterator[str]:
         yield from (text for key in ("trouble", "broken") for text in self.journal.meta(key).splitlines() if text)
+        if missing := hookplace.trouble(self.repo):
+            yield missing
         known, stopped = self.store.trusted_and_stopped()
         heads = self.repo.refs("refs/heads")
         head = self.store.head()
@@ -461,25 +463,13 @@ class Project:
             yield f"{', '.join(moved)} changed since the last run: `gitpipe wait` or `gitpipe run`"
 
     def hooks_install(self) -> list[str]:
-        folder = hooks_dir(self.repo)
-        lines = hooks.install(folder, sys.executable, hooks.interpreter_flags())
-        if lines and self.repo.common not in folder.parents:
-            lines.append(
-                f"core.hooksPath is {folder}, in the working tree: the hooks are of this machine, not to commit"
-            )
-        return lines
+        return hookplace.install(self.repo, sys.executable, hooks.interpreter_flags())
 
     def hooks_uninstall(self) -> list[str]:
-        return hooks.uninstall(hooks_dir(self.repo))
+        return hookplace.uninstall(self.repo)
 
     def hooks_status(self) -> list[str]:
-        lines = [str(state) for state in hooks.status(hooks_dir(self.repo))]
-        # Since git 2.54 hooks may also stand in git's configuration; they run before those in the folder.
-        for key, values in self.repo.config("hook.").items():
-            name = key.removeprefix("hook.").removesuffix(".event")
-            events = [value for value in values if value in hooks.NAMES] if key.endswith(".event") else []
-            lines += [f"{event}: git 2.54 and newer also run hook.{name} of the configuration" for event in events]
-        return lines
+        return hookplace.status(self.repo)
 
 
 def open_project(where: Path) -> Project:
@@ -583,23 +573,6 @@ def _take_over(old: Path, new: Path) -> Path | None:
     except OSError:
         return old
     return None
-
-
-def hooks_dir(repo: Repo) -> Path:
-    """The folder that git takes this repository's hooks from.
-
-    Raises:
-        Refused: ``core.hooksPath`` names one outside of the repository, which other repositories use too.
-    """
-    path = Path(repo.git("rev-parse", "--git-path", "hooks").rstrip("\n"))
-    full = (path if path.is_absolute() else (repo.top or repo.git_dir) / path).resolve()
-    inside = [repo.common, *([repo.top.resolve()] if repo.top else [])]
-    if not any(base in full.parents for base in inside):
-        raise Refused(
-            f"core.hooksPath is {full}, outside of this repository, and others may use it: hooks were not installed; "
-            "`git config --local core.hooksPath .git/hooks` gives this repository its own"
-        )
-    return full
 
 
 def _tracks_data(repo: Repo) -> bool:

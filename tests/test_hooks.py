@@ -17,8 +17,9 @@ from pathlib import Path
 
 import pytest
 
-from gitpipe import hooks
+from gitpipe import hookplace, hooks
 from gitpipe.errors import Refused
+from gitpipe.repo import Repo
 
 from .conftest import Shell
 
@@ -617,8 +618,8 @@ def installed(said: str) -> int:
     return said.count(": installed")
 
 
-def test_where_git_looks_for_hooks(scratch: Path, sealed: Path, sh: Shell) -> None:
-    """A linked worktree and a submodule, a folder in the working tree, and none that others share."""
+def test_where_git_looks_for_hooks(scratch: Path, sh: Shell) -> None:
+    """A linked worktree has those of the repository, a submodule its own."""
     sh("git worktree add -q ../linked -b linked && gitpipe init", scratch)
     linked = scratch.parent / "linked"
     assert installed(sh("gitpipe hooks status", linked)) == len(hooks.NAMES)
@@ -633,18 +634,104 @@ def test_where_git_looks_for_hooks(scratch: Path, sealed: Path, sh: Shell) -> No
     assert (scratch / ".git/modules/sub/gitpipe/nudge").is_dir() and not nudges(scratch)
     sh("gitpipe runner stop", scratch / "sub")
 
-    sh("git config core.hooksPath tools/hooks", scratch)
-    assert "in the working tree" in sh("gitpipe hooks install", scratch)
-    assert (scratch / "tools/hooks/post-commit").exists()
-    for shared in ("~/hooks", str(sealed / "hooks"), "../hooks"):
-        sh(f"git config core.hooksPath '{shared}'", scratch)
-        for verb in ("install", "uninstall", "status"):
-            said = sh(f"gitpipe hooks {verb}", scratch, status=1, stderr=True)
-            assert "outside of this repository" in said and said.count("\n") == 1
-        assert "`gitpipe run` does the work" in sh("gitpipe init", scratch)
-    assert not (sealed / "hooks").exists() and not (scratch.parent / "hooks").exists()
-    sh("git config core.hooksPath .git/hooks && gitpipe hooks install", scratch)
-    assert installed(sh("gitpipe hooks status", scratch)) == len(hooks.NAMES)
+
+def note_hook(folder: Path, name: str, home: Path, more: str = "") -> None:
+    """A hook of another tool, which notes in `home` that it ran and where."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text(f'#!/bin/sh\necho "{name} $(basename "$PWD") $*" >> "{home}/ran"\n{more}\n')
+    (folder / name).chmod(0o755)
+
+
+@pytest.mark.parametrize("named", [".husky/_", "{top}/tools", "~/shared", ".git/hooks", "link"])
+def test_folders_of_other_tools(scratch: Path, python: Path, sealed: Path, sh: Shell, named: str) -> None:
+    """Nothing is written there, its hooks go on running, and the worktrees of data branches have gitpipe's."""
+    if named == "link":  # without core.hooksPath
+        shutil.rmtree(scratch / ".git/hooks")
+        folder = scratch / "tools"
+        (scratch / ".git/hooks").symlink_to("../tools")
+    else:
+        sh(f"git config core.hooksPath '{named.format(top=scratch)}'", scratch)
+        folder = Path(scratch, named.format(top=scratch).replace("~", str(sealed))).resolve()
+    for name, more in (("post-commit", ""), ("commit-msg", '! grep -q bad "$1"'), ("pre-rebase", "")):
+        note_hook(folder, name, sealed, more)
+    note_hook(folder, "reference-transaction", sealed, "! grep -q refs/heads/forbidden\n")
+    if named == ".husky/_":
+        (scratch / ".git/info/exclude").write_text("/.husky/_\n/.tool\n")
+    sh("git add . && GITPIPE=0 git commit -qm hooks --allow-empty", scratch)  # a team's, tracked, if it can be
+    before, config = snapshot(folder), (scratch / ".git/config").read_bytes()
+
+    sh("export GITPIPE=0; gitpipe init && gitpipe create-repo training", scratch)
+    sh("git worktree add -q ../training training", scratch)
+    training = scratch.parent / "training"
+    assert (training / "data").is_dir()  # post-checkout ran
+    (sealed / "ran").unlink()
+    repo = Repo(scratch)
+    hookplace.install(repo, str(python), "-I")
+    for number, place in enumerate((scratch, training), 1):
+        assert installed("".join(hookplace.status(Repo(place)))) == len(hooks.NAMES)
+        assert sh(COMMIT, place, stderr=True) == ""
+        assert [call.count("-m gitpipe.runner") for call in calls(python.parent, number)] == [1] * number
+        assert sh("git status --porcelain", place) == ""
+    ran = (sealed / "ran").read_text()
+    assert ran.count("post-commit repo") == 1
+    # A relative folder is another one in each working tree, as ever.
+    assert ran.count("post-commit training") == (named in ("{top}/tools", "~/shared", "link"))
+    sh("git commit -q --allow-empty -m bad", scratch, status=1)
+    sh("git branch forbidden", scratch, status=128)
+    sh("git rebase -qf HEAD~", scratch)
+    assert "pre-rebase repo HEAD~" in (sealed / "ran").read_text()
+
+    if named == ".husky/_":
+        sh("git config core.hooksPath .husky/_", scratch)  # as each `npm install` does
+        assert installed("".join(hookplace.status(Repo(training)))) == len(hooks.NAMES)
+        assert hookplace.install(repo, str(python), "-I") == []
+        sh("git config core.hooksPath /dev/null && git commit -q --allow-empty -m bad", scratch)
+        assert len(calls(python.parent, 3)) == 3  # the rebase called it, nothing since
+        assert "switches all git hooks off" in hookplace.trouble(repo)
+        sh("git config core.hooksPath .husky/_", scratch)
+    assert snapshot(folder) == before
+    hookplace.uninstall(Repo(training))
+    sh("git config --remove-section gitpipe", scratch)
+    assert not (scratch / ".git/gitpipe-hooks").exists() and snapshot(folder) == before
+    assert (scratch / ".git/config").read_bytes() == config
+
+
+def test_a_copy_of_the_repository_leaves_the_first_one_alone(scratch: Path, sh: Shell) -> None:
+    sh("git config core.hooksPath .husky/_ && GITPIPE=0 gitpipe init && cp -R . ../copy", scratch)
+    copy = scratch.parent / "copy"
+    sh(COMMIT, copy)
+    assert not nudges(scratch)
+    line = "git takes its hooks from " + str(copy / ".husky/_") + ", where gitpipe's are not: `gitpipe hooks install`"
+    assert line in sh("gitpipe status", copy) and line in sh("gitpipe hooks status", copy)
+    sh("GITPIPE=0 gitpipe hooks install && gitpipe runner stop", copy)
+    assert line not in sh("gitpipe status", copy)
+    assert sh("git config core.hooksPath", copy).strip() == str(copy / ".git/gitpipe-hooks")
+    assert sh("git config core.hooksPath", scratch).strip() == str(scratch / ".git/gitpipe-hooks")
+
+
+def test_all_folders_that_ever_held_hooks_are_cleaned(scratch: Path, python: Path, sealed: Path, sh: Shell) -> None:
+    """``core.hooksPath`` is set, changed and unset between install and uninstall."""
+    home = scratch / ".git/hooks"
+    note_hook(home, "post-commit", sealed)
+    before = snapshot(home)
+    repo = Repo(scratch)
+    repo.set_config("gitpipe.python", str(python))
+    config = (scratch / ".git/config").read_bytes()
+    inside = scratch / ".git/mine"
+    for value in ("", str(inside), ".husky/_", "", ".husky/_"):
+        sh(f"git config core.hooksPath {value}" if value else "git config --unset core.hooksPath; true", scratch)
+        hookplace.install(repo, str(python), "-I")
+        assert installed("\n".join(hookplace.status(repo))) == len(hooks.NAMES)
+        assert (snapshot(home) == before) == bool(value), "one place at a time"
+        assert hookplace.trouble(repo) == ""
+    # A repository whose hooks somebody moved without gitpipe.
+    sh(f"git config core.hooksPath {inside}", scratch)
+    hooks.install(home, str(python), "-I")
+    sh("git config --unset core.hooksPath", scratch)
+    assert "hooks" in "".join(hookplace.uninstall(repo))
+    assert snapshot(home) == before and not list(inside.iterdir()) and not (scratch / ".git/gitpipe-hooks").exists()
+    assert (scratch / ".git/config").read_bytes() == config
+    assert hookplace.uninstall(repo) == []
 
 
 def test_hooks_in_gits_configuration_are_named(scratch: Path, sh: Shell) -> None:

@@ -393,7 +393,7 @@ class JobRunner:
             ref, path = owners[missing[0]]
             more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
             raise Failed(
-                f"input {ref.branch}:{path}{more} of {ref.sha[:12]} is not in the cache: `dvc pull` on {ref.branch}"
+                f"input {ref.branch}:{path}{more} of {ref.sha[:12]} is not in the cache: {self.blobs.advice(ref.branch)}"
             )
 
     def _stage(self, pipeline: Pipeline) -> Stage:

@@ -26,7 +26,7 @@ from gitpipe.blobs.lock import dvc_locks
 from gitpipe.blobs.place import link_blobs
 from gitpipe.branches import Branches
 from gitpipe.catalog import Catalog
-from gitpipe.checkout import Checkouts, blob_store
+from gitpipe.checkout import Checkouts, blob_store, remote_url
 from gitpipe.commit import SPEC_BRANCH
 from gitpipe.datarepos import DataRepos
 from gitpipe.datumviews import JobDatums
@@ -54,6 +54,7 @@ NOTES = "refs/notes/gitpipe"
 EXCLUDE = ("/data", "/.dvc/cache", "/.dvc/tmp", "/.dvc/config.local")
 PYTHON = "gitpipe.python"
 CACHE = "gitpipe.cache"
+REMOTE = "gitpipe.remote"
 SHOWN = "shown"  # in the journal: the newest job whose end `wait` or `run` has shown
 MAX_STARTS = 15
 MAX_PATH = 480  # of the common git dir: SQLite takes 512 bytes, with the names of its files
@@ -70,6 +71,7 @@ class Settings:
     sandbox: str
     linger: float
     cache: str = ""
+    remote: str = ""
 
     @classmethod
     def read(cls, repo: Repo) -> Settings:
@@ -86,7 +88,7 @@ class Settings:
         except ValueError as error:
             raise UsageError(f"git config gitpipe.linger is {found['gitpipe.linger']!r}: use seconds") from error
         address = found.get("gitpipe.rayaddress", "")
-        return cls(found.get(PYTHON, ""), engine, address, sandbox, linger, found.get(CACHE, ""))
+        return cls(found.get(PYTHON, ""), engine, address, sandbox, linger, found.get(CACHE, ""), found.get(REMOTE, ""))
 
 
 class Project:
@@ -104,7 +106,7 @@ class Project:
         return self._store_at(self.repo.top)
 
     def _store_at(self, top: Path | None) -> DvcStore:
-        return blob_store(self.repo, self.settings.cache, top)
+        return blob_store(self.repo, self.settings.cache, top, self.settings.remote)
 
     @functools.cached_property
     def journal(self) -> Journal:
@@ -192,6 +194,7 @@ class Project:
             sweep(slots)
             self._sweep_code()
             now = Settings.read(self.repo)
+            self.blobs.remote = remote_url(self.repo, now.remote)
             executor = open_executor(now.engine, now.ray_address, self.state / "ray")
             settings = JobSettings(now.python, now.sandbox, self.state / "code", slots)
             jobs = JobRunner(

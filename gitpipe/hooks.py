@@ -24,6 +24,7 @@ GUARDS = ("pre-commit", "commit-msg", "pre-push")
 NUDGES = ("post-commit", "post-merge", "post-rewrite", "post-applypatch", "post-checkout", "post-receive")
 NAMES = (*GUARDS, *NUDGES)
 BEFORE = ".before-gitpipe"
+OLD = ".old"  # behind that: one that another tool has replaced since, and that does not run any more
 LEGACY = ".legacy"  # where `pre-commit install` keeps, and calls, the hook that it found
 WARNED = "gitpipe-warned"
 _MARK = b"# gitpipe hook."
@@ -155,7 +156,7 @@ def _install_in(place: Path, hook: Path, script: bytes, note: str) -> str:
         note += f"; the hook that was there is kept as {before.name} and runs first"
         if _exists(before) and not _same(place, before):
             # Somebody's installer wrote over ours since; what it found then was us, so the older one has had its day.
-            aside = before.with_name(before.name + ".old")
+            aside = before.with_name(before.name + OLD)
             before.replace(aside)
             note += f" (an older one is now {aside.name} and does not run)"
         if not _exists(before):
@@ -166,6 +167,7 @@ def _install_in(place: Path, hook: Path, script: bytes, note: str) -> str:
 
 def _uninstall_one(folder: Path, name: str) -> str:
     hook, legacy, before = folder / name, folder / (name + LEGACY), folder / (name + BEFORE)
+    before.with_name(before.name + OLD).unlink(missing_ok=True)
     if _is_pre_commits(hook) and _is_ours(legacy):
         legacy.unlink()
         if _exists(before) and not _is_pre_commits(before):

@@ -402,8 +402,13 @@ class Project:
     # -- the rest ----------------------------------------------------------------------------------------------------
 
     def add(self, paths: Sequence[str], force: bool = False) -> list[str]:
-        """``gitpipe add``; lines to print."""
-        return self.checkouts.add(paths, Path.cwd(), force=force)
+        """``gitpipe add``; lines to print.  What it stages goes to the index that the caller uses."""
+        if self.repo.index:
+            os.environ["GIT_INDEX_FILE"] = self.repo.index
+        try:
+            return self.checkouts.add(paths, Path.cwd(), force=force)
+        finally:
+            os.environ.pop("GIT_INDEX_FILE", None)
 
     def push_blobs(self, refs: Sequence[PushedRef], remote: str = "") -> int:
         """Bring what the pushed commits track to the DVC remote, see `gitpipe.uploads.push_blobs`.

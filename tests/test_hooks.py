@@ -444,8 +444,12 @@ def test_hook_that_another_installer_wrote_over_ours(folder: Path, python: Path,
     assert "post-commit: foreign" in map(str, hooks.status(folder))
     hooks.install(folder, str(python), "-I")
     assert sh(COMMIT, scratch, stderr=True) == "lfs\n"
+    (folder / "post-commit").write_text("#!/bin/sh\necho newer >&2\n")
+    hooks.install(folder, str(python), "-I")
+    assert sh(COMMIT, scratch, stderr=True) == "newer\n"
     hooks.uninstall(folder)
-    assert (folder / "post-commit").read_text() == "#!/bin/sh\necho lfs >&2\n"
+    assert (folder / "post-commit").read_text() == "#!/bin/sh\necho newer >&2\n"
+    assert [path.name for path in folder.glob("*gitpipe*")] == []
 
 
 @pytest.mark.parametrize("order", ["before", "after", "both"])
@@ -741,6 +745,18 @@ def test_hooks_in_gits_configuration_are_named(scratch: Path, sh: Shell) -> None
     said = sh("gitpipe hooks status", scratch).splitlines()
     assert said[-1] == "pre-commit: git 2.54 and newer also run hook.lint of the configuration"
     assert len(said) == len(hooks.NAMES) + 1
+
+
+def test_add_stages_where_its_caller_looks(scratch: Path, sh: Shell) -> None:
+    """A desktop's index of its own, and not that of another repository in whose hook gitpipe was called."""
+    sh("export GITPIPE=0; gitpipe init && gitpipe create-repo a && git switch -q a && mkdir -p data", scratch)
+    sh("git init -q ../other && cp .git/index ../desktop && echo 1 > data/x", scratch)
+    usual = sh("git ls-files --stage", scratch)
+    sh("GITPIPE=0 GIT_INDEX_FILE=../desktop gitpipe add data", scratch)
+    assert sh("git ls-files --stage", scratch) == usual != sh("GIT_INDEX_FILE=../desktop git ls-files --stage", scratch)
+    sh("GITPIPE=0 GIT_INDEX_FILE=$PWD/../other/.git/index gitpipe add data", scratch)
+    assert sh("git ls-files --stage", scratch) == sh("GIT_INDEX_FILE=../desktop git ls-files --stage", scratch)
+    assert not (scratch.parent / "other/.git/index").exists()
 
 
 def test_files_go_before_commits(scratch: Path, sh: Shell) -> None:

@@ -155,8 +155,8 @@ def _inserted(text: str, newline: str) -> str | None:
         if repos.value:
             return None
         head, tail = text[: repos.start_mark.index].rstrip(" "), text[repos.end_mark.index :]
-        rest, end, below = tail.partition("\n")
-        return head + rest + (end or newline) + _indented(_HOOKS, 2, newline) + below
+        rest, line_end, below = tail.partition("\n")
+        return str(head) + rest + (line_end or newline) + _indented(_HOOKS, 2, newline) + below
     column = repos.start_mark.column
     lines = text.splitlines(keepends=True)
     end = keys[place + 1].start_mark.line if place + 1 < len(keys) else len(lines)

@@ -74,8 +74,8 @@ def guard(repo: Repo, args: Sequence[str], index: Index) -> list[str]:
             raise UsageError(f"gitpipe-guard does not know {arg}: it takes {MAX_SIZE}=10MB")
         else:
             paths.append(arg)
-    # What gitpipe's own hooks judge in the same commit is not to be said twice.  git tells hooks of their index: without
-    # that, `pre-commit run` was typed.  And for a merge that makes a commit git runs no pre-commit.
+    # What gitpipe's own hooks judge in the same commit is not to be said twice.  git tells hooks of their index: where
+    # it did not, `pre-commit run` was typed.  And for a merge that makes a commit by itself git runs no pre-commit.
     ours = bool(index) and not any(name.startswith("GITHEAD_") for name in os.environ)
     # Of the two stages only commit-msg hands over one file that git does not track.
     if len(paths) == 1 and not repo.git("ls-files", "--", f":(literal){paths[0]}", env=index, accept=(0, 128)):

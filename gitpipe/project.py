@@ -55,6 +55,7 @@ EXCLUDE = ("/data", "/.dvc/cache", "/.dvc/tmp", "/.dvc/config.local")
 PYTHON = "gitpipe.python"
 CACHE = "gitpipe.cache"
 REMOTE = "gitpipe.remote"
+PATH = "gitpipe.path"
 SHOWN = "shown"  # in the journal: the newest job whose end `wait` or `run` has shown
 MAX_STARTS = 15
 MAX_PATH = 480  # of the common git dir: SQLite takes 512 bytes, with the names of its files
@@ -72,6 +73,7 @@ class Settings:
     linger: float
     cache: str = ""
     remote: str = ""
+    path: str = ""
 
     @classmethod
     def read(cls, repo: Repo) -> Settings:
@@ -88,7 +90,16 @@ class Settings:
         except ValueError as error:
             raise UsageError(f"git config gitpipe.linger is {found['gitpipe.linger']!r}: use seconds") from error
         address = found.get("gitpipe.rayaddress", "")
-        return cls(found.get(PYTHON, ""), engine, address, sandbox, linger, found.get(CACHE, ""), found.get(REMOTE, ""))
+        return cls(
+            found.get(PYTHON, ""),
+            engine,
+            address,
+            sandbox,
+            linger,
+            found.get(CACHE, ""),
+            found.get(REMOTE, ""),
+            found.get(PATH, ""),
+        )
 
 
 class Project:
@@ -173,6 +184,11 @@ class Project:
         with contextlib.suppress(OSError):
             nudges.add_nudge(self.repo.common, "command")
             self._ensure_runner()
+
+    def take_path(self) -> None:
+        """Have stages find the same programs, whoever started this runner: those that `init` found come first."""
+        entries = [*self.settings.path.split(os.pathsep), *os.environ.get("PATH", "").split(os.pathsep)]
+        os.environ["PATH"] = os.pathsep.join(dict.fromkeys(filter(None, entries)))
 
     def _ensure_runner(self) -> bool:
         """Start a runner if none lives; whether one did."""
@@ -515,6 +531,7 @@ def init(where: Path, pre_commit: bool = False) -> list[str]:
         repo.set_config(PYTHON, sys.executable)
         lines.append(f"gitpipe is set up in {repo.top or repo.common}")
     _note_dvc(repo)
+    _note_path(repo)
     project = Project(repo)
     project.journal  # noqa: B018 - makes the local state
     tracked = _tracks_data(repo)
@@ -550,6 +567,13 @@ def _check_path(common: Path) -> None:
     length = len(os.fsencode(common))
     if length > MAX_PATH:
         raise Refused(f"the path of this git dir has {length} bytes, at most {MAX_PATH} work: move the repository up")
+
+
+def _note_path(repo: Repo) -> None:
+    """Note where programs are found here: an editor or a desktop, whose commit may start the runner, knows less."""
+    path = os.pathsep.join(entry for entry in os.environ.get("PATH", "").split(os.pathsep) if os.path.isabs(entry))
+    if path and repo.config(PATH).get(PATH) != [path]:
+        repo.set_config(PATH, path)
 
 
 def _note_dvc(repo: Repo) -> None:

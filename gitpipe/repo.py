@@ -168,7 +168,7 @@ class Repo:
         self._packed: tuple[tuple[int, int, int] | None, dict[str, str]] = (None, {})
 
     def _given_index(self, named: str) -> str:
-        """The index that our caller (a desktop, a hook) has in use for this working tree instead of its usual one, or "".
+        """The index that our caller (a desktop, a hook) uses for this working tree instead of the usual one, or "".
 
         A hook of another repository has that one's index in its environment.
         """

@@ -323,6 +323,23 @@ def test_callers(scratch: Path, folder: Path, python: Path, sh: Shell, caller: s
     assert not [line for line in call.splitlines() if line.startswith("GIT_") and "CONFIG_" not in line]
 
 
+def test_a_commit_in_a_desktop_runs_what_one_in_a_terminal_runs(scratch: Path, sh: Shell) -> None:
+    """Stages find the programs that were found when `gitpipe init` ran, though the editor's PATH is the system's."""
+    spec = '{"pipeline": {"name": "p"}, "transform": {"cmd": ["sh", "-c", "echo $PATH > /pfs/out/path"]}, "input": '
+    (scratch / "p.json").write_text(spec + '{"pfs": {"repo": "a", "glob": "/"}}, "code": []}')
+    sh(
+        "export GITPIPE=0; PATH=/opt/tools/bin:$PATH gitpipe init && git config gitpipe.engine local "
+        "&& gitpipe create-repo a && gitpipe create-pipeline -f p.json && git worktree add -q ../a a",
+        scratch,
+    )
+    a = scratch.parent / "a"
+    sh("export GITPIPE=0; mkdir -p data && echo 1 > data/x && gitpipe add data", a)
+    sh("gitpipe=$(command -v gitpipe); PATH=/usr/bin:/bin; git commit -qm one && $gitpipe wait", a)
+    told = sh("gitpipe get-file p /path", scratch).strip().split(":")
+    assert "/opt/tools/bin" in told and told.index("/opt/tools/bin") < told.index("/usr/bin")
+    sh("gitpipe runner stop", scratch)
+
+
 def test_files_that_the_caller_has_open_are_not_held(scratch: Path, tmp_path: Path, sh: Shell) -> None:
     """`flock 9; git commit`: a runner that had inherited the lock would keep it for minutes."""
     python = fake_python(tmp_path / "slow", 'echo $$ > "$me/pid"\nexec sleep 60\n')

@@ -253,7 +253,7 @@ class Catalog:
         last = self.journal.jobs(
             "pipeline = ? AND state NOT IN ('queued', 'running')", [pipeline.name], "ORDER BY set_id DESC LIMIT 1"
         )
-        if (last or self.repo.ref(HEADS + pipeline.name)) and not all(
+        if (last or self.repo.ref(HEADS + pipeline.spec.output)) and not all(
             self.repo.ref(HEADS + branch) for branch in reads(pipeline.spec)
         ):
             return "no input"

@@ -422,9 +422,12 @@ class Project:
         if self.repo.index:
             os.environ["GIT_INDEX_FILE"] = self.repo.index
         try:
-            return self.checkouts.add(paths, Path.cwd(), force=force)
+            lines = self.checkouts.add(paths, Path.cwd(), force=force)
         finally:
             os.environ.pop("GIT_INDEX_FILE", None)
+        # Said here, as the commit that comes next would wake nobody.
+        lost = hookplace.trouble(self.repo) if self.repo.config(hookplace.KEPT) else ""
+        return [*lines, *filter(None, [lost])]
 
     def push_blobs(self, refs: Sequence[PushedRef], remote: str = "") -> int:
         """Bring what the pushed commits track to the DVC remote, see `gitpipe.uploads.push_blobs`.

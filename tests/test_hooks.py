@@ -765,15 +765,20 @@ def test_hooks_in_gits_configuration_are_named(scratch: Path, sh: Shell) -> None
 
 
 def test_add_stages_where_its_caller_looks(scratch: Path, sh: Shell) -> None:
-    """A desktop's index of its own, and not that of another repository in whose hook gitpipe was called."""
+    """A desktop's index of its own, and not that of another repository in whose hook gitpipe was called.
+
+    And it says so where the commit that comes next will wake nobody, since another tool has taken git's hooks over.
+    """
     sh("export GITPIPE=0; gitpipe init && gitpipe create-repo a && git switch -q a && mkdir -p data", scratch)
     sh("git init -q ../other && cp .git/index ../desktop && echo 1 > data/x", scratch)
     usual = sh("git ls-files --stage", scratch)
-    sh("GITPIPE=0 GIT_INDEX_FILE=../desktop gitpipe add data", scratch)
+    assert "hooks" not in sh("GITPIPE=0 GIT_INDEX_FILE=../desktop gitpipe add data", scratch)
     assert sh("git ls-files --stage", scratch) == usual != sh("GIT_INDEX_FILE=../desktop git ls-files --stage", scratch)
     sh("GITPIPE=0 GIT_INDEX_FILE=$PWD/../other/.git/index gitpipe add data", scratch)
     assert sh("git ls-files --stage", scratch) == sh("GIT_INDEX_FILE=../desktop git ls-files --stage", scratch)
     assert not (scratch.parent / "other/.git/index").exists()
+    sh("git config core.hooksPath .husky/_ && echo 2 > data/x", scratch)
+    assert "where gitpipe's are not: `gitpipe hooks install`" in sh("GITPIPE=0 gitpipe add data", scratch)
 
 
 def test_files_go_before_commits(scratch: Path, sh: Shell) -> None:

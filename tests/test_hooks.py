@@ -39,7 +39,7 @@ def fake_python(folder: Path, body: str = "") -> Path:
     return script
 
 
-def calls(folder: Path, count: int = 1, patience: float = 5.0) -> list[str]:
+def calls(folder: Path, count: int = 1, patience: float = 60.0) -> list[str]:
     """What the fake interpreter noted, once it was called `count` times; it may be called detached, hence later."""
     end = time.monotonic() + patience
     while len(found := sorted(folder.glob("called.*"))) < count and time.monotonic() < end:

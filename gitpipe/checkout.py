@@ -35,18 +35,28 @@ class Behind:
     reason: str
 
 
-def blob_store(repo: Repo, cache: str, top: Path | None) -> DvcStore:
+def blob_store(repo: Repo, cache: str, top: Path | None, remote: str = "") -> DvcStore:
     """The one blob cache of all working trees: below the common git dir, where `git clean` does not reach, or `cache`,
     where DVC was told when `init` ran.  What the ``.dvc/config`` of a branch says of it does not count: data branches
     have others than main, and it may have come by fetch (I12).
 
     Args:
         cache: git config ``gitpipe.cache``, or "".
-        top: the working tree whose DVC configuration says how files are linked, and which remotes there are.
+        top: the working tree whose DVC configuration says how files are linked, and which remotes there are; None
+            for the main one, as the runner works from the git dir.
+        remote: git config ``gitpipe.remote``, a remote beside those: URL, or folder as seen from the git dir; or "".
     """
+    top = top or next((tree.top for tree in repo.worktrees()), None)
     config = read_config(top / ".dvc") if top else DvcConfig()
     folder = Path(cache) if cache else repo.common / "dvc" / "cache"
-    return DvcStore(folder, cache_types=config.cache_types, shared=config.shared, fetch_root=top)
+    return DvcStore(
+        folder, cache_types=config.cache_types, shared=config.shared, fetch_root=top, remote=remote_url(repo, remote)
+    )
+
+
+def remote_url(repo: Repo, remote: str) -> str:
+    """The value of git config ``gitpipe.remote`` as DVC wants it."""
+    return os.path.normpath(repo.common / Path(remote).expanduser()) if remote and "://" not in remote else remote
 
 
 class Checkouts:

@@ -50,7 +50,8 @@ def _checkouts(top: Path) -> Checkouts:
     settings = repo.config("gitpipe.")
     if "gitpipe.python" not in settings:
         raise NotARepo(f"gitpipe is not set up in {top}: run `gitpipe init` there")
-    return Checkouts(repo, blob_store(repo, settings.get("gitpipe.cache", [""])[-1], repo.top), PipelineStore(repo))
+    cache, remote = (settings.get(f"gitpipe.{key}", [""])[-1] for key in ("cache", "remote"))
+    return Checkouts(repo, blob_store(repo, cache, repo.top, remote), PipelineStore(repo))
 
 
 def pre_push(top: Path, args: Sequence[str]) -> Iterator[str]:

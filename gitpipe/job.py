@@ -392,9 +392,8 @@ class JobRunner:
         if missing and (missing := self.blobs.fetch(missing)):
             ref, path = owners[missing[0]]
             more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-            raise Failed(
-                f"input {ref.branch}:{path}{more} of {ref.sha[:12]} is not in the cache: `dvc pull` on {ref.branch}"
-            )
+            advice = self.blobs.advice(ref.branch)
+            raise Failed(f"input {ref.branch}:{path}{more} of {ref.sha[:12]} is not in the cache: {advice}")
 
     def _stage(self, pipeline: Pipeline) -> Stage:
         transform = pipeline.spec.transform

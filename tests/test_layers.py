@@ -27,7 +27,7 @@ dag
 pipelines workdata
 datums reconcile standing
 catalog checkout example guards hookconfig hooks speccheck
-datarepos
+datarepos hookplace
 branches filediff history job preview
 filehistory
 jobviews scheduler
@@ -52,6 +52,7 @@ KNOWS = {
     "executors": {"errors", "stage"},
     "journal": {"errors"},
     "hooks": {"errors"},
+    "hookplace": {"errors", "hooks", "repo"},
     "hookconfig": {"blobs", "errors"},
     "example": {"errors"},
     "drawing": {"errors", "views"},

@@ -1,19 +1,275 @@
-"""Pachyderm's own documented examples, run here: as many datums, with the same files in each, as its documents say.
+"""What docs/pachyderm.md says is so: its tables against specs and commands, and the examples of Pachyderm's documents.
 
-Repos and files are named as there; what is in the files, and what runs on them, is ours.
+Repos and files are named as in those documents, with as many datums and the same files in each as they say; what is in
+the files, and what runs on them, is ours.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import ast
+import json
+import re
+import typing
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import pytest
 
+from gitpipe.cli.argv import canonical
+from gitpipe.errors import BadSpec
 from gitpipe.globs import Glob, cut
-from tests.lab import Lab
+from gitpipe.spec import Spec, load_specs
+from gitpipe.spec_form import Form, SpecForm
+from gitpipe.spec_text import snake
+
+from .conftest import ROOT
+from .lab import Lab
 
 Leaf = dict[str, Any]
+
+# -- the page ----------------------------------------------------------------------------------------------------------
+
+PAGE = ROOT / "docs/pachyderm.md"
+WORDS = {"works", "differs", "ignored", "no effect", "refused", "not yet", "none"}
+COMING = {f"tests/test_{name}.py" for name in ("cron", "triggers", "explain", "diff", "preview")}
+"""Test files that the page names ahead of their merge: what they show is checked from the day that they are there."""
+OURS = {"code", "writable_inputs", "commits", "transform.python"}
+RECORD_ONLY = {"ignored"}  # gitpipe writes it into the specs that it records
+SAMPLES: dict[str, Any] = {
+    "pipeline.name": "p",
+    "description": "x",
+    "transform.cmd": ["true"],
+    "transform.stdin": ["x"],
+    "transform.env": {"A": "1"},
+    "transform.image": "x",
+    "transform.working_dir": "/code",
+    "transform.accept_return_code": [3],
+    "transform.err_cmd": ["true"],
+    "transform.err_stdin": ["x"],
+    "input.pfs.name": "x",
+    "input.pfs.repo": "x",
+    "input.pfs.branch": "x",
+    "input.pfs.glob": "/(*)",
+    "input.pfs.lazy": True,
+    "input.pfs.empty_files": True,
+    "input.pfs.join_on": "$1",
+    "input.pfs.outer_join": True,
+    "input.pfs.group_by": "$1",
+    "input.pfs.trigger.branch": "x",
+    "input.pfs.trigger.size": "1MB",
+    "input.pfs.trigger.commits": 3,
+    "input.pfs.trigger.cron_spec": "@daily",
+    "input.pfs.trigger.all": True,
+    "input.cron.name": "x",
+    "input.cron.spec": "@daily",
+    "input.cron.repo": "x",
+    "input.cron.start": "2026-01-01T00:00:00Z",
+    "input.cron.overwrite": True,
+    "parallelism_spec.constant": "2",
+    "parallelism_spec.coefficient": 0.5,
+    "parallelism_spec.strategy": "CONSTANT",
+    "datum_tries": 2,
+    "datum_timeout": "1s",
+    "job_timeout": "1s",
+    "output_branch": "x",
+    "code": "x",
+    "writable_inputs": True,
+    "commits": "newest",
+}
+"""Field -> a value; what is ignored or refused is so with any."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row of a table that says what becomes of something: the code spans of its first cell, its word, its tests."""
+
+    names: tuple[str, ...]
+    word: str
+    remark: str
+    tests: tuple[str, ...]
+    section: str
+
+    @property
+    def ahead(self) -> bool:
+        """What shows it is not there yet."""
+        files = {test.partition("::")[0] for test in self.tests}
+        return bool(files & COMING) and not all((ROOT / name).exists() for name in files)
+
+
+@cache
+def rows() -> list[Row]:
+    found, section = [], ""
+    for line in PAGE.read_text().splitlines():
+        if line.startswith("## "):
+            section = line[3:]
+        cells = [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+        if len(cells) == 5 and cells[2].startswith("**"):
+            spans = [re.findall(r"`([^`]+)`", cell) for cell in cells]
+            found.append(Row(tuple(spans[0]), cells[2].strip("*"), cells[3], tuple(spans[4]), section))
+    return found
+
+
+def fields() -> list[Row]:
+    return [row for row in rows() if row.section == "The pipeline spec"]
+
+
+def commands() -> frozenset[str]:
+    import typer
+
+    from gitpipe.cli.app import app
+
+    return frozenset(typer.main.get_command(app).commands)  # type: ignore[attr-defined]
+
+
+def defined(path: str) -> set[str]:
+    """The tests of a file: ``test_x``, ``TestY::test_z``."""
+    out = set()
+    for node in ast.parse((ROOT / path).read_text()).body:
+        if isinstance(node, ast.FunctionDef):
+            out.add(node.name)
+        if isinstance(node, ast.ClassDef):
+            out |= {f"{node.name}::{each.name}" for each in node.body if isinstance(each, ast.FunctionDef)}
+    return out
+
+
+def test_every_test_that_the_page_names_is_there() -> None:
+    named = {tuple(found.split("::", 1)) for found in re.findall(r"`(tests/[^`]+::[^`]+)`", PAGE.read_text())}
+    assert len(named) > 50
+    for path in sorted({path for path, _ in named}):
+        if path in COMING and not (ROOT / path).exists():
+            continue
+        missing = {test for file, test in named if file == path} - defined(path)
+        assert not missing, f"{path} has no {missing}"
+
+
+def test_rows_are_whole() -> None:
+    """Each says one of the words, and what works, or differs, names the test that shows it."""
+    assert {row.word for row in rows()} <= WORDS
+    bare = [row.names for row in rows() if row.word not in ("none", "not yet") and not row.tests]
+    assert not bare, f"no test shows {bare}"
+    lines = [line for line in PAGE.read_text().splitlines() if re.search(r". \| \*\*[a-z ]+\*\* \|", line)]
+    assert len(lines) == len(rows()), "a row with another number of cells"
+
+
+def known(form: type[Form], prefix: str = "") -> Iterator[str]:
+    """The paths of all fields of a form and of those within, the refused ones too."""
+    yield from (prefix + name for name in form.refused)
+    for name, field in form.model_fields.items():
+        inner = [each for each in _parts(field.annotation) if isinstance(each, type) and issubclass(each, Form)]
+        nested = [each for each in inner if each is not form and name != "atom"]
+        for each in nested:
+            yield from known(each, f"{prefix}{name}.")
+        if not nested or prefix == "input.":  # a kind of input is something to speak of by itself
+            yield prefix + name
+
+
+def _parts(annotation: Any) -> Iterator[Any]:
+    yield annotation
+    for each in typing.get_args(annotation):
+        yield from _parts(each)
+
+
+def test_every_field_is_in_a_table_and_the_other_way_round() -> None:
+    here = set(known(SpecForm)) - RECORD_ONLY
+    told = [row.names[0] for row in fields()]
+    assert len(told) == len(set(told)), "a field stands twice"
+    untold = {name for name in here if not any(each == name or each.startswith(name + ".") for each in told)}
+    assert not untold, f"docs/pachyderm.md says nothing about {untold}"
+    ahead = {row.names[0] for row in fields() if row.ahead}
+    assert not set(told) - here - ahead, f"no such field: {set(told) - here - ahead}"
+    assert set(told) >= OURS
+
+
+def document(field: str, spelled: str) -> dict[str, Any]:
+    """A spec in which `field` is set, spelled as given."""
+    *folders, last = spelled.split(".")
+    spec: dict[str, Any] = {"pipeline": {"name": "p"}, "transform": {"cmd": ["true"]}}
+    leaf: dict[str, Any] = {"repo": "r", "glob": "/(*)"}
+    spec["input"] = {"pfs": leaf}
+    kind = field.split(".")[1] if field.startswith("input.") else ""
+    if kind == "cron":
+        spec["input"] = {"cron": {"name": "tick", "spec": "@daily"}}
+    if field == f"input.{kind}":
+        values = {"pfs": leaf, "atom": leaf, "cron": {"name": "tick", "spec": "@daily"}, "git": {"url": "x"}}
+        spec["input"] = {kind: values.get(kind, [{"pfs": {**leaf, "join_on": "$1", "group_by": "$1"}}])}
+        return spec
+    place = spec
+    for name in folders:
+        place = place.setdefault(name, {})
+    place[last] = SAMPLES.get(field, {"x": 1})
+    return spec
+
+
+FIELDS = [pytest.param(row, name, id=name) for row in fields() for name in row.names]
+
+
+@pytest.mark.parametrize(("row", "spelled"), FIELDS)
+def test_fields(row: Row, spelled: str) -> None:
+    """Accepted, named as ignored, or refused in one line that names it, in either spelling."""
+    if row.ahead:
+        pytest.skip("comes with " + ", ".join(row.tests))
+    field = row.names[0]
+    assert ".".join(map(snake, spelled.split("."))) == field
+    if field == "transform.python":
+        return  # see below
+    text = json.dumps(document(field, spelled)).encode()
+    if row.word == "refused":
+        with pytest.raises(BadSpec) as error:
+            load_specs(text, "p.json")
+        assert "\n" not in str(error.value)
+        assert str(error.value).startswith("p.json:1: ") and spelled.rpartition(".")[2] in str(error.value)
+        return
+    (spec,) = load_specs(text, "p.json")
+    assert spec.ignored == ((field,) if row.word == "ignored" else ())
+    assert Spec.from_json(spec.to_json()) == spec, "something is lost when it is recorded"
+
+
+def test_python_callables_are_refused_at_creation(lab: Lab) -> None:
+    lab.data("in", {"a": "1"})
+    spec = lab.write_spec("p", {"in": "/"}, transform={"python": "stages:train"})
+    assert load_specs(spec.read_bytes(), "p.json")[0].transform.python == "stages:train"
+    with pytest.raises(BadSpec, match=r"transform.python is not supported yet: use cmd"):
+        lab.project.pipelines.create([str(spec)])
+    assert lab.project.pipelines.list() == []
+
+
+def test_what_is_ignored_is_said_once(lab: Lab) -> None:
+    """However often it stands in the spec, and in the answer to create-pipeline."""
+    lab.data("in", {"a": "1"})
+    leaf = {"repo": "in", "glob": "/", "project": "default"}
+    given = {"cross": [{"pfs": leaf}, {"pfs": {**leaf, "name": "two"}}]}
+    spec = lab.write_spec("p", {"in": "/"}, "true", input=given, pod_patch="[]", podSpec="{}")
+    said = lab.project.pipelines.create([str(spec)])
+    assert [line for line in said if "ignored" in line] == [
+        f"p: {field} is not used here and is ignored" for field in ("input.cross.pfs.project", "pod_patch", "pod_spec")
+    ]
+
+
+def test_commands_are_as_the_page_says() -> None:
+    """What works can be typed, what is not there cannot; every command of gitpipe is spoken of."""
+    there = commands()
+    ahead = not all((ROOT / path).exists() for path in COMING)
+    told = set()
+    for row in rows():
+        if row.section != "Commands":
+            continue
+        verb, *rest = canonical(row.names[0].partition(" -")[0].split(), there)
+        told |= set() if rest else {verb}
+        if not row.ahead:
+            found = verb in there and not rest
+            assert found == (row.word in ("works", "differs")), f"{row.names[0]}: {row.word}"
+    text = PAGE.read_text()
+    (ours,) = re.findall(r"^Commands that only gitpipe has: (.*?)\n\n", text, re.MULTILINE | re.DOTALL)
+    own = set(re.findall(r"`([a-z-]+)`", ours))
+    assert there <= told | own, f"docs/pachyderm.md says nothing about {there - told - own}"
+    assert ahead or own <= there, f"no such command: {own - there}"
+    for named in re.findall(r"`gitpipe ([a-z]+(?:-[a-z]+)?)\b", text):
+        assert ahead or named in there, f"docs/pachyderm.md speaks of gitpipe {named}"
+
+
+# -- the examples ------------------------------------------------------------------------------------------------------
 
 STORES = [f"STOREID{n}.txt" for n in range(1, 6)]
 ZIPS = {"1": "02108", "2": "02108", "3": "90210", "4": "94107", "5": "90210"}
@@ -127,7 +383,8 @@ def test_stores_purchases_and_returns(lab: Lab) -> None:
     # What the example's program does: a file for each datum, in a folder that is named after the store's zip code.
     script = (
         'zip=$(cat /pfs/stores/* 2>/dev/null || echo UNKNOWN); mkdir -p "/pfs/out/$zip";'
-        ' order=$(cat /pfs/purchases/* /pfs/returns/* 2>/dev/null); echo "${order:-NONE}" > "/pfs/out/$zip/$PACH_DATUM_ID"'
+        " order=$(cat /pfs/purchases/* /pfs/returns/* 2>/dev/null);"
+        ' echo "${order:-NONE}" > "/pfs/out/$zip/$PACH_DATUM_ID"'
     )
     found = datums(
         lab,
@@ -240,10 +497,9 @@ STATES = {
     "Washington": ["Seattle.json", "Vancouver.json"],
 }
 CITIES = {f"{state}/{city}": "0" * 32 for state, cities in STATES.items() for city in cities}
-OLD = {name: "0" * 32 for name in ("foo-1", "foo-2", "bar/bar-1", "bar/bar-2")}
-DEEP = {
-    name: "0" * 32
-    for name in (
+OLD = dict.fromkeys(["foo-1", "foo-2", "bar/bar-1", "bar/bar-2"], "0" * 32)
+DEEP = dict.fromkeys(
+    [
         "nope1.txt",
         "test1.txt",
         "foo-1/nope2.txt",
@@ -251,8 +507,9 @@ DEEP = {
         "foo-2/foo-2_1/nope3.txt",
         "foo-2/foo-2_1/test3.txt",
         "foo-2/foo-2_1/anothertest.txt",
-    )
-}
+    ],
+    "0" * 32,
+)
 
 
 @pytest.mark.parametrize(
@@ -309,7 +566,7 @@ def test_what_a_stage_finds_in_its_environment(lab: Lab) -> None:
 
 
 def test_exit_codes_tries_and_what_has_no_effect_yet(lab: Lab) -> None:
-    """``err_cmd``, ``job_timeout``, ``image`` and ``lazy`` are recorded; once one takes effect, the page has to say so."""
+    """``err_cmd``, ``job_timeout``, ``image`` and ``lazy``; once one of them takes effect, the page has to say so."""
     lab.data("in", {"a": "1"})
     leaf = pfs("in", "/*", lazy=True, empty_files=True)
 

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from gitpipe.cli.argv import canonical
-from gitpipe.errors import BadSpec
+from gitpipe.errors import BadSpec, NotFound, Refused
 from gitpipe.globs import Glob, cut
 from gitpipe.spec import Spec, load_specs
 from gitpipe.spec_form import Form, SpecForm
@@ -245,6 +245,23 @@ def test_what_is_ignored_is_said_once(lab: Lab) -> None:
     assert [line for line in said if "ignored" in line] == [
         f"p: {field} is not used here and is ignored" for field in ("input.cross.pfs.project", "pod_patch", "pod_spec")
     ]
+
+
+def test_finished_commits_are_not_deleted(lab: Lab) -> None:
+    """delete-commit drops an open one with what was put into it; delete-file is a commit of its own."""
+    lab.data("training", {"a": "1", "d/b": "2", "d/c": "3"})
+    data = lab.project.data
+    opened = data.start_commit(["training"])
+    data.delete_file(["training", opened, "a"])
+    data.delete_commit([f"training@{opened}"])
+    assert sorted(lab.files("training")) == ["a", "d/b", "d/c"]
+    with pytest.raises(NotFound, match="no open commit"):
+        data.delete_commit(["training"])
+    data.delete_file(["training@master:d"])
+    assert lab.files("training") == {"a": "1"}
+    with pytest.raises(Refused, match=r"is finished already: `git revert`"):
+        data.delete_commit(["training", lab.commits("training")[0].sha])
+    assert len(lab.commits("training")) == 2
 
 
 def test_commands_are_as_the_page_says() -> None:

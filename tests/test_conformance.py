@@ -195,6 +195,8 @@ def document(field: str, spelled: str) -> dict[str, Any]:
         values = {"pfs": leaf, "atom": leaf, "cron": {"name": "tick", "spec": "@daily"}, "git": {"url": "x"}}
         spec["input"] = {kind: values.get(kind, [{"pfs": {**leaf, "join_on": "$1", "group_by": "$1"}}])}
         return spec
+    if kind == "pfs" and ".trigger." in field:
+        leaf["trigger"] = {} if field.endswith((".commits", ".size", "_spec")) else {"commits": 3}
     place = spec
     for name in folders:
         place = place.setdefault(name, {})

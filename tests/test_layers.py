@@ -28,7 +28,7 @@ pipelines workdata
 datums reconcile standing
 catalog checkout example guards hookconfig hooks speccheck
 datarepos
-branches filediff history job
+branches filediff history job preview
 filehistory
 jobviews scheduler
 datumviews

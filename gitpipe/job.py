@@ -454,6 +454,7 @@ class JobRunner:
             env[f"{prefix}_JOB_ID"] = env[f"{prefix}_OUTPUT_COMMIT_ID"] = work.origin.job
             env[f"{prefix}_DATUM_ID"] = datum_id
             env[f"{prefix}_PIPELINE_NAME"] = work.pipeline.name
+        env["PPS_PIPELINE_NAME"], env["PPS_SPEC_COMMIT"] = work.pipeline.name, work.origin.version
         inputs = tuple(TaskInput(p.name, p.match, p.commit.sha, p.files, p.empty_files) for p in datum.inputs)
         return Task(datum_id, inputs, tuple(env.items()))
 

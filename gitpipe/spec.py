@@ -262,9 +262,8 @@ def _build_input(form: InputForm, path: Path, pipeline: str, output_branch: str)
 
 
 def _ignored(form: SpecForm) -> tuple[str, ...]:
-    found = form.unused()
-    found += [f"transform.{name}" for name in form.transform.unused()]
-    return tuple(sorted(found))
+    own = {"salt"} if form.salt else set()  # Pachyderm records one, too; ours is not for people to set
+    return tuple(sorted(form.unused() | own))
 
 
 def _duration(seconds: float | None) -> str | None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from gitpipe import differences
 from gitpipe.blobs.dvc import DvcStore
-from gitpipe.commit import DEFAULT_BRANCH, SPEC_BRANCH, CommitRef, Listing
+from gitpipe.commit import DEFAULT_BRANCH, SPEC_BRANCH, CommitRef, Listing, files_below
 from gitpipe.datarepos import DataRepos
 from gitpipe.datatree import data_key, read_listing
 from gitpipe.differences import Made, closure_of, read_made
@@ -53,9 +53,13 @@ class CommitDiffs:
             parents = self.repo.commit(new.sha).parents
             old = CommitRef(new.branch, parents[0]) if parents else None
         within = [clean_path(path) for path in paths]
-        changed = differences.files(self.blobs, self._files(old, within), self._files(new, within))
-        if not changed and not any(ref and data_key(self.repo, ref.sha) for ref in (old, new)):
+        before, after = self._files(old, within), self._files(new, within)
+        if not any(ref and data_key(self.repo, ref.sha) for ref in (old, new)):
             raise NotFound(f"{new.branch}@{new.sha[:12]} holds no data: `git diff` compares other commits")
+        for path in within:
+            if path and not files_below(before, path) and not files_below(after, path):
+                raise NotFound(f"neither commit has a file {path}: see `gitpipe list-file {new.branch}`")
+        changed = differences.files(self.blobs, before, after)
         return CommitDiff(old, new, tuple(changed), self._provenance(old, new) if provenance else None)
 
     # -- which commits -----------------------------------------------------------------------------------------------

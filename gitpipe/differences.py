@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -153,6 +153,10 @@ def fields(old: Pipeline, new: Pipeline) -> list[FieldChange]:
         # Which files are the code is said by the files themselves.
         if name != "code" or old.code == new.code:
             found += _compare(name, rest[0].get(name), rest[1].get(name), name == "input")
+    cuts = [p.spec.input.describe() for p in (old, new)]
+    if cuts[0] != cuts[1]:  # in two words, instead of leaf by leaf
+        whole = FieldChange("input", rest[0]["input"], rest[1]["input"], " → ".join(cuts))
+        found = [*(change for change in found if not change.field.startswith("input.")), whole]
     return found
 
 
@@ -177,9 +181,9 @@ def _compare(name: str, old: Any, new: Any, matters: bool) -> Iterator[FieldChan
     """The innermost fields that differ."""
     if old == new:
         return
-    if isinstance(old, dict) and isinstance(new, dict):
-        for key in dict.fromkeys([*old, *new]):
-            yield from _compare(f"{name}.{key}", old.get(key), new.get(key), matters)
+    if isinstance(old, dict | None) and isinstance(new, dict | None):
+        for key in dict.fromkeys([*(old or {}), *(new or {})]):
+            yield from _compare(f"{name}.{key}", (old or {}).get(key), (new or {}).get(key), matters)
     elif name not in WORDED and isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
         for index, (before, after) in enumerate(zip(old, new, strict=True)):
             yield from _compare(f"{name}[{index}]", before, after, matters)
@@ -214,20 +218,11 @@ def _shown(value: Any) -> str:
     return value if isinstance(value, str) and value else json.dumps(value, ensure_ascii=False)
 
 
-def worded(change: VersionChange, *, only_what_matters: bool = False) -> Iterator[str]:
-    """A change of version, a line each thing that differs."""
-    for field in change.fields:
-        if field.matters or not only_what_matters:
-            yield f"{field.field}: {field.text}"
+def reasons(change: VersionChange) -> Iterator[str]:
+    """Of a change of version what makes datums others, each in a few words."""
+    yield from (f"{field.field}: {field.text}" for field in change.fields if field.matters)
     yield from (f"code: {file.path} {file.change}" for file in change.code)
     if change.unknown:
         yield change.unknown
     if change.reprocess:
-        yield "--reprocess: every datum is to run again"
-
-
-def few(names: Iterable[str], most: int) -> str:
-    """The first of `names` and how many more there are: ``a, b and 3 more``."""
-    all_of_them = list(names)
-    more = len(all_of_them) - most
-    return ", ".join(all_of_them[:most]) + (f" and {more} more" if more > 0 else "")
+        yield "--reprocess"

@@ -6,7 +6,7 @@ records of spec, code and inputs.  The journal is asked only for what no commit 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from gitpipe.blobs.dvc import DvcStore
@@ -14,8 +14,8 @@ from gitpipe.commit import CommitRef
 from gitpipe.datatree import read_listing
 from gitpipe.datum import Datum, InputFiles
 from gitpipe.datums import cut, describe
-from gitpipe.differences import Made, closure_of, files, moves, read_made, verb, version
-from gitpipe.errors import GitpipeError, NotFound
+from gitpipe.differences import Made, closure_of, files, moves, read_made, reasons, verb, version
+from gitpipe.errors import Ambiguous, GitpipeError, NotFound
 from gitpipe.graph import reads
 from gitpipe.jobviews import Jobs
 from gitpipe.journal import JobRow, JobState, Journal, RunRow
@@ -23,7 +23,7 @@ from gitpipe.pipelines import Pipeline, PipelineStore
 from gitpipe.provenance import closure, job_id, read_origin
 from gitpipe.repo import HEADS, Commit, Repo
 from gitpipe.trail import Trail
-from gitpipe.views import DatumGroup, DatumWhy, InputChange, JobWhy, Move
+from gitpipe.views import DatumGroup, DatumWhy, InputChange, JobWhy, Move, VersionChange
 
 HEX = frozenset("0123456789abcdef")
 SHORTEST = 4
@@ -87,9 +87,9 @@ class Explain:
         except NotFound as error:
             if name in self.pipelines.versions(self.pipelines.head()):
                 return self._no_job(self.pipelines.get(name))
-            if "digits" in str(error) or len(name) < SHORTEST or not set(name) <= HEX:
+            if isinstance(error, Ambiguous) or len(name) < SHORTEST or not set(name) <= HEX:
                 raise
-            return self._newest_with(name, error)
+            return self._newest_with(name)
         return self._job(case)
 
     # -- which job ---------------------------------------------------------------------------------------------------
@@ -97,12 +97,14 @@ class Explain:
     def _find(self, name: str) -> _Case:
         try:
             row = self.jobs.find(name)
+        except Ambiguous:
+            raise
         except NotFound:
             found = self._published(name)
             if not found:
                 raise
             if len(found) > 1:
-                raise NotFound(f"{name} is short for {len(found)} jobs: give more digits") from None
+                raise Ambiguous(f"{name} is short for {len(found)} jobs: give more digits") from None
             return self._case_of(*found[0])
         if row.output:
             return self._case_of(row.pipeline, self.repo.commit(row.output), row)
@@ -220,13 +222,14 @@ class Explain:
                     else:
                         above.append(move)
             try:
-                weighed = _Weighed(self, case, {i.move.branch: i for i in inputs})
+                weighed = _Weighed(self, case, {i.move.branch: i for i in inputs}, change)
                 groups = weighed.groups()
                 inputs = [weighed.with_unseen(each) for each in inputs]
             except GitpipeError as error:
                 notes.append(f"its datums cannot be told: {error}")
-        if before is None and case.state not in (JobState.QUEUED.value, JobState.UNRUNNABLE.value):
-            notes.append(f"it is the first of {case.pipeline.name}: nothing had been made before")
+            else:
+                if not groups:
+                    notes.append("its inputs have no datums")
         notes += self._though_nothing_ran(case, bool(change and (change.code or change.fields)), inputs, above, groups)
         return JobWhy(
             job=case.job,
@@ -260,37 +263,61 @@ class Explain:
         if changed:
             yield "no datum is another one because of that; the new commit says by which version it stands"
         elif not any(each.files for each in inputs):
-            yield "nothing that a datum sees has changed: only the provenance did, which the new commit says"
+            yield "no file of its inputs changed, only their provenance: that is what the new commit says"
+        elif all(len(each.unseen) == len(each.files) for each in inputs):
+            yield "no datum sees what changed in its inputs; the new commit says what it was made from"
         elif inputs or above:
-            yield "no datum had to run: the new commit says what it was made from"
+            yield "all of it had been made before; the new commit says what it was made from"
 
     # -- a datum -----------------------------------------------------------------------------------------------------
 
     def _datum(self, case: _Case, digits: str) -> DatumWhy:
-        weighed = _Weighed(self, case, {})
+        weighed = _Weighed(self, case, {}, None)
         found = [d for d in {**weighed.old, **weighed.new} if d.startswith(digits)] if len(digits) >= SHORTEST else []
         if len(found) != 1:
             what = f"{digits} is short for {len(found)} datums" if found else f"no datum {digits!r}"
             raise NotFound(f"{what} in job {case.job[:12]}: see `gitpipe list-datum {case.job[:12]}`")
         return self._why(case, weighed, found[0])
 
-    def _newest_with(self, digits: str, unknown: NotFound) -> DatumWhy:
+    def _newest_with(self, digits: str) -> DatumWhy:
         """The datum in the newest job that had it; where a later one no longer has it, in that one."""
-        for row in self.jobs.newest():
-            if row.output is None and row.inputs:
-                case = self._case_without_output(row)
-                if any(d.startswith(digits) for d in cut(self.repo, self.blobs, case.pipeline, case.inputs)):
-                    return self._datum(case, digits)
+        found: dict[str, _Case] = {}  # datum id -> the case
         for name in self.pipelines.versions(self.pipelines.head()):
-            after: Commit | None = None
-            for commit, standing in Trail(self.repo, self.blobs, self.repo.ref(HEADS + name)).holders(digits):
-                if standing and read_origin(commit.message).pipeline == name:
-                    at = after or commit
-                    rows = self.journal.jobs("output = ?", [at.sha])
-                    return self._datum(self._case_of(name, at, rows[0] if rows else None), digits)
-                if read_origin(commit.message).pipeline == name:
-                    after = commit
-        raise NotFound(f"no job, pipeline or datum {digits!r} is known here: see `gitpipe list-job`") from unknown
+            for datum, case in self._in_newest(name, digits):
+                found.setdefault(datum, case)
+        if len(found) > 1:
+            raise Ambiguous(f"{digits} is short for {len(found)} datums: give more digits")
+        for datum, case in found.items():
+            return self._datum(case, datum)
+        raise NotFound(f"no job, pipeline or datum {digits!r} is known here: see `gitpipe list-job`")
+
+    def _in_newest(self, name: str, digits: str) -> Iterator[tuple[str, _Case]]:
+        """The datums of a pipeline whose ids begin so, each with the newest job that tells of it."""
+        unpublished = self.journal.jobs(
+            "pipeline = ? AND output IS NULL AND inputs != '[]'", [name], "ORDER BY seq DESC"
+        )
+        newest = self.journal.jobs("pipeline = ?", [name], "ORDER BY seq DESC LIMIT 1")
+        for row in unpublished:
+            if row in newest:
+                case = self._case_without_output(row)
+                yield from (
+                    (d, case) for d in cut(self.repo, self.blobs, case.pipeline, case.inputs) if d.startswith(digits)
+                )
+        after: Commit | None = None
+        for commit, standing in Trail(self.repo, self.blobs, self.repo.ref(HEADS + name)).holders(digits):
+            if read_origin(commit.message).pipeline != name:
+                continue
+            if standing:
+                at = after or commit
+                rows = self.journal.jobs("output = ?", [at.sha])
+                case = self._case_of(name, at, rows[0] if rows else None)
+                yield from ((datum, case) for datum in standing)
+                break
+            after = commit
+        for row in unpublished:  # one that was never published, in a job of long ago
+            for datum in self.journal.runs(row.seq):
+                if datum.startswith(digits):
+                    yield datum, self._case_without_output(row)
 
     def _why(self, case: _Case, weighed: _Weighed, datum: str) -> DatumWhy:
         before = case.before
@@ -366,8 +393,10 @@ class Explain:
 class _Weighed:
     """The datums of a job beside those of the output before it, paired by what they match."""
 
-    def __init__(self, explain: Explain, case: _Case, inputs: Mapping[str, InputChange]) -> None:
-        self.explain, self.case = explain, case
+    def __init__(
+        self, explain: Explain, case: _Case, inputs: Mapping[str, InputChange], change: VersionChange | None
+    ) -> None:
+        self.explain, self.case, self.change = explain, case, change
         repo, blobs = explain.repo, explain.blobs
         before = case.before
         self.new = cut(repo, blobs, case.pipeline, case.inputs) if case.inputs else {}
@@ -502,7 +531,7 @@ class _Weighed:
     def _reasons(self, key: tuple[object, ...], touched: Mapping[tuple[str, str, str], None]) -> Iterable[str]:
         state, alone, _ = key
         if not self.case.same_transform and state != "vanished":
-            yield "the pipeline changed"
+            yield from reasons(self.change) if self.change else ()
         counts: dict[tuple[str, str], list[str]] = {}
         for branch, path, how in touched:
             counts.setdefault((branch, how), []).append(path)

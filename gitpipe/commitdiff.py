@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from gitpipe import differences
 from gitpipe.blobs.dvc import DvcStore
-from gitpipe.commit import DEFAULT_BRANCH, SPEC_BRANCH, CommitRef, Listing, files_below
+from gitpipe.commit import DEFAULT_BRANCH, NAME, SPEC_BRANCH, CommitRef, Listing, files_below
 from gitpipe.datarepos import DataRepos
 from gitpipe.datatree import data_key, read_listing
 from gitpipe.differences import Made, closure_of, read_made
@@ -94,7 +94,7 @@ class CommitDiffs:
             return False
 
     def _is_repo(self, word: str) -> bool:
-        return word == word.strip() and self.repo.ref(HEADS + word) is not None
+        return NAME.match(word) is not None and self.repo.ref(HEADS + word) is not None
 
     def _located(self, words: Sequence[str]) -> CommitRef:
         place = self.data.locate(words, path=False)

@@ -332,7 +332,9 @@ class Explain:
         else:
             earlier = weighed.old_keys.get(_key(what), "")
             other = weighed.old.get(earlier)
-            touched = _between(other, what) if other else weighed.of_one_side(what, weighed.old_matches)
+            touched = _between(other, what) if other else ()
+            if before and not other:
+                touched = weighed.of_one_side(what, weighed.old_matches)
             head = case.made.commit.sha if case.made else before.commit.sha if before else None
             made = Trail(self.repo, self.blobs, head).maker(datum)
             state, reason = self._state(case, datum, made)

@@ -169,7 +169,7 @@ class Project:
 
     @functools.cached_property
     def file_history(self) -> FileHistory:
-        return FileHistory(self.repo, self.blobs, self.data, self.history)
+        return FileHistory(self.repo, self.blobs, self.data, self.history, self.journal)
 
     # -- the runner --------------------------------------------------------------------------------------------------
 

@@ -11,9 +11,14 @@ from collections.abc import Iterator, Set
 
 from gitpipe import datumindex
 from gitpipe.blobs import BlobStore
-from gitpipe.commit import Listing
+from gitpipe.commit import CommitRef, Listing
 from gitpipe.errors import GitpipeError
+from gitpipe.journal import Journal
+from gitpipe.provenance import read_origin
 from gitpipe.repo import Commit, Repo
+from gitpipe.views import Making
+
+SHORT = 12
 
 
 class Trail:
@@ -55,6 +60,17 @@ class Trail:
             if datum in standing:
                 found = commit
         return found
+
+    def making(self, datum: str, branch: str, journal: Journal) -> Making | None:
+        """Which output commit of `branch` and which job made a datum's files, and how to read what was said then."""
+        commit = self.maker(datum)
+        if commit is None:
+            return None
+        job = read_origin(commit.message).job
+        # A job that failed and was run again is several, of one id.
+        here = job and any(datum in journal.runs(row.seq) for row in journal.jobs("id = ?", [job]))
+        log = f"gitpipe logs --job {job[:SHORT]} --datum {datum[:SHORT]}" if here else ""
+        return Making(CommitRef(branch, commit.sha), job, log)
 
     def stood(self, wanted: Set[str], most: int) -> dict[str, Commit]:
         """Datum -> the newest commit whose index names it, of those of `wanted` that there are.

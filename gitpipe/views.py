@@ -31,6 +31,25 @@ class FileInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class Making:
+    """Where and by what the files of a datum were made."""
+
+    commit: CommitRef  # the first output commit that had them
+    job: str  # which made that commit
+    log: str = ""  # the command that prints what was said then; "" where this machine has not heard it
+
+
+@dataclass(frozen=True, slots=True)
+class FileMaking:
+    """What made a file, from what."""
+
+    datum: str
+    pipeline: str  # "model@<tree id>", the version that made it
+    inputs: tuple[DatumFile, ...]
+    made: Making | None
+
+
+@dataclass(frozen=True, slots=True)
 class FileDetails:
     repo: str
     branch: str
@@ -41,6 +60,7 @@ class FileDetails:
     md5: str = ""
     files: int = 1  # below it, where it is a folder
     here: bool = True  # False: some of it is not in the cache of this machine
+    making: FileMaking | None = None  # of a file that a pipeline made
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,6 +270,8 @@ class DatumDetails:
     pipeline: str
     inputs: tuple[DatumFile, ...]
     outputs: tuple[DatumFile, ...]
+    version: str = ""  # of the pipeline, in this job
+    made: Making | None = None  # None: no output commit has it
 
 
 @dataclass(frozen=True, slots=True)
@@ -326,6 +348,7 @@ class FileLineage:
     datum: str = ""  # that made it; "" for a file that a person put
     pipeline: str = ""  # "model@<tree id>", the version that made it
     children: tuple[FileLineage, ...] = ()
+    making: Making | None = None  # of the file that was asked for
 
 
 @dataclass(frozen=True, slots=True)

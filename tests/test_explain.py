@@ -253,6 +253,9 @@ def test_queued_and_never_run(lab: Lab) -> None:
     lab.project.reconciler.plan()
     queued = why_job(lab, "p")
     assert queued.state == "queued" and any("no runner lives" in note for note in queued.notes)
+    lab.project.jobs.stop("p")
+    killed = why_job(lab, "p")
+    assert (killed.state, killed.reason, killed.groups) == ("killed", "stopped by stop-job", ())
     lab.run()
     idle = why_job(lab, "idle")
     assert idle.state == "no job" and "its input empty has no data yet" in idle.notes

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from gitpipe import differences
 from gitpipe.blobs.dvc import DvcStore
-from gitpipe.commit import DEFAULT_BRANCH, NAME, SPEC_BRANCH, CommitRef, Listing, files_below
+from gitpipe.commit import DEFAULT_BRANCH, NAME, SPEC_BRANCH, CommitRef, Listing, files_below, repo_of
 from gitpipe.datarepos import DataRepos
 from gitpipe.datatree import data_key, read_listing
 from gitpipe.differences import Made, closure_of, read_made
@@ -83,8 +83,10 @@ class CommitDiffs:
             return CommitRef(self._branch_of(sha), sha), 1
         if HEX.match(first):
             jobs = self.journal.jobs("id >= ? AND id < ? AND output IS NOT NULL", [first, first + "g"])
-            if len({job.output for job in jobs}) == 1:
-                return CommitRef(jobs[0].pipeline, jobs[0].output or ""), 1
+            outputs = {job.output for job in jobs if job.output}
+            if len(outputs) == 1:
+                sha = outputs.pop()
+                return CommitRef(self._branch_of(sha), sha), 1
         raise NotFound(f"no repo or commit {first!r}: see `gitpipe list-repo`, `gitpipe list-commit REPO`")
 
     def _is_commit(self, word: str) -> bool:
@@ -94,7 +96,9 @@ class CommitDiffs:
             return False
 
     def _is_repo(self, word: str) -> bool:
-        return NAME.match(word) is not None and self.repo.ref(HEADS + word) is not None
+        if NAME.match(word) is None:
+            return False
+        return any(repo_of(ref.removeprefix(HEADS))[0] == word for ref in self.repo.refs("refs/heads"))
 
     def _located(self, words: Sequence[str]) -> CommitRef:
         place = self.data.locate(words, path=False)
@@ -104,9 +108,10 @@ class CommitDiffs:
 
     def _branch_of(self, sha: str) -> str:
         """The branch that a commit belongs to, or "" where there is none any more."""
-        origin = read_origin(self.repo.commit(sha).message)
-        if origin.pipeline:
-            return origin.pipeline
+        commit = self.repo.commit(sha)
+        made = read_made(self.repo, commit, read_origin(commit.message).pipeline)
+        if made is not None:
+            return made.ref.branch
         heads = self.repo.git("for-each-ref", "--format=%(refname)", f"--contains={sha}", "refs/heads").split()
         return next((ref.removeprefix(HEADS) for ref in heads if ref != HEADS + SPEC_BRANCH), "")
 
@@ -138,5 +143,5 @@ class CommitDiffs:
         for ref in made.origin.provenance:
             above = self._made(ref)
             if above:
-                found[ref.branch] = above.pipeline
+                found[above.pipeline.name] = above.pipeline
         return found

@@ -69,8 +69,9 @@ class JobDatums:
         line = known.lines[found[0]][0] if found[0] in known.lines else ""
         made = datumindex.outputs_of(line) if line and info.state in ("success", "skipped") else []
         outputs = [DatumFile(None, path, size, md5) for path, md5, size in made]
-        head = row.output or self.repo.ref(HEADS + row.pipeline)
-        making = Trail(self.repo, self.blobs, head).making(found[0], row.pipeline, self.journal)
+        branch = self.pipelines.load(row.pipeline, row.version).spec.output
+        trail = Trail(self.repo, self.blobs, row.output or self.repo.ref(HEADS + branch))
+        making = trail.making(found[0], branch, self.journal)
         return DatumDetails(info, row.pipeline, tuple(inputs), tuple(outputs), row.version, making)
 
     def _cut(self, row: JobRow) -> dict[str, Datum]:

@@ -15,7 +15,7 @@ from gitpipe.blobs import BlobStore
 from gitpipe.commit import CommitRef, Listing
 from gitpipe.errors import BadData, GitpipeError
 from gitpipe.pipelines import Pipeline
-from gitpipe.provenance import Origin, read_origin
+from gitpipe.provenance import Origin, made_for, read_origin
 from gitpipe.repo import Commit, Entry, Repo
 from gitpipe.spec import Spec
 from gitpipe.views import CodeChange, FieldChange, FileChange, Move, VersionChange
@@ -43,7 +43,7 @@ class Made:
 
     @property
     def ref(self) -> CommitRef:
-        return CommitRef(self.pipeline.name, self.commit.sha)
+        return CommitRef(self.pipeline.spec.output, self.commit.sha)
 
     @property
     def digest(self) -> str:
@@ -52,13 +52,13 @@ class Made:
 
 
 def read_made(repo: Repo, commit: Commit, branch: str) -> Made | None:
-    """What an output commit of `branch` says of itself; None for a commit that a person made.
+    """What an output commit on `branch` says of itself; None for a commit that a person made.
 
     Raises:
         BadData: its record is damaged.
     """
     origin = read_origin(commit.message)
-    entry = repo.entry(commit.tree, RECORD) if origin.pipeline == branch else None
+    entry = repo.entry(commit.tree, RECORD) if made_for(branch, origin) else None
     if entry is None:
         return None
     try:
@@ -66,7 +66,7 @@ def read_made(repo: Repo, commit: Commit, branch: str) -> Made | None:
         spec = Spec.from_json(json.dumps(record["spec"]).encode(), RECORD)
         inputs = tuple(CommitRef(str(i["branch"]), str(i["commit"])) for i in record["inputs"])
         code = record["code"]
-        pipeline = Pipeline(branch, origin.version, spec, str(code) if code else None)
+        pipeline = Pipeline(origin.pipeline, origin.version, spec, str(code) if code else None)
         return Made(commit, origin, pipeline, inputs, int(record["datums"]["processed"]))
     except (ValueError, KeyError, TypeError, GitpipeError) as error:
         raise BadData(f"{RECORD} of {branch}@{commit.sha[:12]} cannot be read: {error}") from error

@@ -114,8 +114,8 @@ class Explain:
         """(pipeline, output commit) of the jobs of that name that the branches hold, whatever this machine knows."""
         pipeline, _, digits = name.rpartition("@")
         found = []
-        for each in self.pipelines.versions(self.pipelines.head()):
-            head = self.repo.ref(HEADS + each)
+        for branch, each in self.pipelines.owners(self.pipelines.head()).items():
+            head = self.repo.ref(HEADS + branch)
             if head is None or pipeline not in ("", each):
                 continue
             if name == each:
@@ -158,13 +158,14 @@ class Explain:
     def _case_without_output(self, row: JobRow) -> _Case:
         pipeline = self.pipelines.load(row.pipeline, row.version)
         inputs = tuple(CommitRef.parse(text) for text in row.inputs)
+        owned = self.pipelines.owners(self.pipelines.head())
         parts = []
         for ref in inputs:
             origin = read_origin(self.repo.commit(ref.sha).message)
-            parts.append((ref, origin.provenance if origin.pipeline == ref.branch else ()))
+            parts.append((ref, origin.provenance if origin.pipeline == owned.get(ref.branch, "-") else ()))
         above = closure(parts)
         case = _Case(pipeline, inputs, {ref.branch: ref.sha for ref in above}, row)
-        head = self.repo.ref(HEADS + row.pipeline)
+        head = self.repo.ref(HEADS + pipeline.spec.output)
         base = head
         if inputs and head:
             # A job's id is made of the commit that it was to stand on, too.
@@ -179,7 +180,8 @@ class Explain:
     def _waits_for(self, row: JobRow, pipeline: Pipeline) -> Iterable[str]:
         cause = self.journal.set_cause(row.set_id)
         yield f"queued because of {cause}"
-        wanted = reads(pipeline.spec)
+        owned = self.pipelines.owners(self.pipelines.head())
+        wanted = {owned.get(branch) for branch in reads(pipeline.spec)}
         for job in self.journal.unfinished():
             if job.set_id == row.set_id and job.pipeline in wanted:
                 yield f"it waits for {job.pipeline}, which is {job.state.value}"
@@ -282,8 +284,8 @@ class Explain:
     def _newest_with(self, digits: str) -> DatumWhy:
         """The datum in the newest job that had it; where a later one no longer has it, in that one."""
         found: dict[str, _Case] = {}  # datum id -> the case
-        for name in self.pipelines.versions(self.pipelines.head()):
-            for datum, case in self._in_newest(name, digits):
+        for branch, name in self.pipelines.owners(self.pipelines.head()).items():
+            for datum, case in self._in_newest(name, branch, digits):
                 found.setdefault(datum, case)
         if len(found) > 1:
             raise Ambiguous(f"{digits} is short for {len(found)} datums: give more digits")
@@ -291,7 +293,7 @@ class Explain:
             return self._datum(case, datum)
         raise NotFound(f"no job, pipeline or datum {digits!r} is known here: see `gitpipe list-job`")
 
-    def _in_newest(self, name: str, digits: str) -> Iterator[tuple[str, _Case]]:
+    def _in_newest(self, name: str, branch: str, digits: str) -> Iterator[tuple[str, _Case]]:
         """The datums of a pipeline whose ids begin so, each with the newest job that tells of it."""
         unpublished = self.journal.jobs(
             "pipeline = ? AND output IS NULL AND inputs != '[]'", [name], "ORDER BY seq DESC"
@@ -304,7 +306,7 @@ class Explain:
                     (d, case) for d in cut(self.repo, self.blobs, case.pipeline, case.inputs) if d.startswith(digits)
                 )
         after: Commit | None = None
-        for commit, standing in Trail(self.repo, self.blobs, self.repo.ref(HEADS + name)).holders(digits):
+        for commit, standing in Trail(self.repo, self.blobs, self.repo.ref(HEADS + branch)).holders(digits):
             if read_origin(commit.message).pipeline != name:
                 continue
             if standing:
@@ -354,7 +356,7 @@ class Explain:
             before=before.ref if before else None,
             why=tuple(f"{branch}/{path} {how}" for branch, path, how in touched),
             change=change,
-            made=CommitRef(case.pipeline.name, made.sha) if made else None,
+            made=CommitRef(case.pipeline.spec.output, made.sha) if made else None,
             made_at=(rows[0].finished if rows else float(made.time)) if made else None,
             made_job=read_origin(made.message).job if made else "",
             reason=reason,
@@ -467,7 +469,7 @@ class _Weighed:
                 if datum not in rest:
                     found[datum] = "skipped", same
                 elif datum in earlier:
-                    at = CommitRef(case.pipeline.name, earlier[datum].sha)
+                    at = CommitRef(case.pipeline.spec.output, earlier[datum].sha)
                     found[datum] = "skipped", f"made before: {_short(at)} has them"
                 else:
                     found[datum] = "ran", "" if before else "the first run"

@@ -122,7 +122,8 @@ def version(change: VersionChange, *, only_what_matters: bool = False) -> Iterat
 
 def field_line(field: FieldChange) -> str:
     """``cmd: -e 1 → -e 2``."""
-    return f"{oneline(field.field)}: {oneline(field.text, MAX_TEXT)}{'' if field.matters else ' (no result depends on it)'}"
+    aside = "" if field.matters else " (no result depends on it)"
+    return f"{oneline(field.field)}: {oneline(field.text, MAX_TEXT)}{aside}"
 
 
 def code_line(code: CodeChange) -> str:

@@ -43,10 +43,12 @@ from gitpipe.joblog import JobLogs
 from gitpipe.jobviews import Jobs, job_info, progress
 from gitpipe.journal import JobRow, Journal
 from gitpipe.pipelines import INIT_BRANCH, SPEC_REF, PipelineStore
+from gitpipe.preview import Preview
 from gitpipe.provenance import IDENTITY
 from gitpipe.reconcile import Reconciler
 from gitpipe.repo import HEADS, Repo
 from gitpipe.scheduler import Scheduler
+from gitpipe.spec import spec_schema as spec_schema
 from gitpipe.stage.sandbox import describe
 from gitpipe.stage.slot import sweep
 from gitpipe.uploads import PushedRef, push_blobs
@@ -131,6 +133,10 @@ class Project:
     @functools.cached_property
     def pipelines(self) -> Catalog:
         return Catalog(self.repo, self.store, self.journal, self.reconciler, self.nudge)
+
+    @functools.cached_property
+    def preview(self) -> Preview:
+        return Preview(self.repo, self.blobs, self.journal, self.pipelines)
 
     @functools.cached_property
     def logs(self) -> JobLogs:

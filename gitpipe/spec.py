@@ -183,10 +183,10 @@ def load_specs(text: bytes, source: str) -> list[Spec]:
 
 
 def spec_schema() -> dict[str, Any]:
-    """The JSON Schema of a spec, for editors."""
-    from gitpipe.spec_form import SpecForm
+    """The JSON Schema (draft 2020-12) of a spec file: one pipeline or an array, fields in snake or camel case."""
+    from gitpipe.spec_form import schema
 
-    return SpecForm.model_json_schema()
+    return schema()
 
 
 def _spec(document: Document, source: str, recorded: bool) -> Spec:

@@ -28,7 +28,7 @@ pipelines workdata
 datums differences reconcile standing trail
 catalog checkout example guards hookconfig hooks speccheck
 datarepos
-branches filediff history job
+branches filediff history job preview
 filehistory
 commitdiff jobviews scheduler
 datumviews explain

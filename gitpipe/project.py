@@ -28,10 +28,12 @@ from gitpipe.branches import Branches
 from gitpipe.catalog import Catalog
 from gitpipe.checkout import Checkouts, blob_store, remote_url
 from gitpipe.commit import SPEC_BRANCH
+from gitpipe.commitdiff import CommitDiffs
 from gitpipe.datarepos import DataRepos
 from gitpipe.datumviews import JobDatums
 from gitpipe.errors import GitpipeError, NotARepo, NotFound, Refused, UsageError
 from gitpipe.executors import Executor, open_executor
+from gitpipe.explain import Explain
 from gitpipe.filediff import FileDiff
 from gitpipe.filehistory import FileHistory
 from gitpipe.history import History
@@ -173,12 +175,20 @@ class Project:
         return FileDiff(self.repo, self.blobs, self.data, self.state / "scratch")
 
     @functools.cached_property
+    def commit_diffs(self) -> CommitDiffs:
+        return CommitDiffs(self.repo, self.blobs, self.journal, self.data)
+
+    @functools.cached_property
+    def why(self) -> Explain:
+        return Explain(self.repo, self.blobs, self.journal, self.store, self.jobs)
+
+    @functools.cached_property
     def history(self) -> History:
         return History(self.repo, self.data, self.store)
 
     @functools.cached_property
     def file_history(self) -> FileHistory:
-        return FileHistory(self.repo, self.blobs, self.data, self.history)
+        return FileHistory(self.repo, self.blobs, self.data, self.history, self.journal)
 
     # -- the runner --------------------------------------------------------------------------------------------------
 

@@ -150,10 +150,14 @@ class Spec:
         Args:
             code_tree: the git tree id of the pipeline's code.
         """
+        text = json.dumps(self.transform_parts(code_tree), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def transform_parts(self, code_tree: str) -> dict[str, Any]:
+        """What `transform_digest` is the digest of, field by field: what differs here is why datums run again."""
         parts = {**self.transform.to_dict(), "image": self.transform.image or HOST, "code": code_tree}
         parts["salt"], parts["writable_inputs"] = self.salt, self.writable_inputs
-        text = json.dumps({k: v for k, v in parts.items() if v}, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()
+        return {name: value for name, value in parts.items() if value}
 
 
 def load_specs(text: bytes, source: str) -> list[Spec]:

@@ -25,13 +25,13 @@ spec
 datatree datumindex glance graph kept places uploads
 dag
 pipelines workdata
-datums reconcile standing
+datums differences reconcile standing trail
 catalog checkout example guards hookconfig hooks speccheck
 datarepos hookplace
 branches filediff history job preview
 filehistory
-jobviews scheduler
-datumviews
+commitdiff jobviews scheduler
+datumviews explain
 project
 hookmain precommit runner
 cli

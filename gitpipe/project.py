@@ -453,9 +453,7 @@ class Project:
             source = self.store.source(head or "", name)
             if source and source.branch and HEADS + source.branch not in heads:
                 yield f"{name} came from branch {source.branch}, which is gone: it is not updated any more"
-        for each in self.checkouts.behind():
-            what = f"{each.tree.top} is behind its branch, as {each.reason}"
-            yield f"{what}: stash or commit them elsewhere, then `git reset --keep`"
+        yield from self.checkouts.behind()
         moved = self.reconciler.moved()
         if moved and not nudges.runner_lives(self.repo.common):
             yield f"{', '.join(moved)} changed since the last run: `gitpipe wait` or `gitpipe run`"

@@ -93,6 +93,8 @@ class Checkouts:
         for tree in trees if strict else ():
             self._catch_up(tree)
         with _moving(trees):
+            if trees and self.repo.ref(ref) != old:
+                return False  # the trees are with it where it is now, and are not dirty for that
             for tree in trees if strict else ():
                 why = self._dirty(tree, old)
                 if why:
@@ -103,6 +105,7 @@ class Checkouts:
                 _write_note(tree, f"{old} {new}\n")
             if trees:
                 self.repo.sync()  # the notes are there before the branch moves, whatever happens to the machine (I7)
+            point("before-ref")
             if not self.repo.update_refs([RefUpdate(ref, new, old), *also], reason):
                 for tree in trees:
                     _write_note(tree, "")

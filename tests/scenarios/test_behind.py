@@ -28,12 +28,12 @@ def desk(scratch: Path) -> Iterator[Desk]:
         yield made
 
 
-def killed(desk: Desk, *command: str) -> None:
-    """A gitpipe command that is killed when its branch has moved, and the working trees on it have not."""
+def killed(desk: Desk, *command: str, at: str = "after-ref") -> None:
+    """A gitpipe command that is killed, when its branch has moved and the working trees on it have not."""
     done = subprocess.run(
         ["gitpipe", *command],
         cwd=desk.top,
-        env={**os.environ, "GITPIPE": "0", "GITPIPE_KILL_AT": "after-ref"},
+        env={**os.environ, "GITPIPE": "0", "GITPIPE_KILL_AT": at},
         capture_output=True,
     )
     assert done.returncode == -signal.SIGKILL, done
@@ -99,6 +99,43 @@ class TestKilled:
         assert behind.git("show", "--format=", "--name-only") == "notes\n"
         assert behind.files() == {"t": "2", "u": "2", "w": "1"}
         assert "is behind" not in behind.pipe("status")
+
+    def test_commit_is_stopped_by_pre_commit(self, behind: Desk, sh: Shell) -> None:
+        guard = "gitpipe pre-commit guard"
+        assert "is behind training" in sh(guard, behind.top, status=1, stderr=True)
+        behind.pipe("add", "data")
+        assert sh(guard, behind.top) == ""
+
+    def test_killed_before_the_branch_moved(self, desk: Desk, sh: Shell) -> None:
+        """Nothing happened, and nothing is in anybody's way."""
+        training = desk.worktree("training")
+        training.commit(t="1")
+        killed(desk, "put-file", "training", "-f", "README", at="before-ref")
+        assert "behind" not in desk.pipe("status")
+        real_hooks(desk.top)
+        desk.git("config", "gitpipe.python", "x")  # no runner is wanted; the hooks know their interpreter
+        training.commit(t="2")
+        training.commit(t="3")
+        desk.pipe("put-file", "training", "-f", "README")
+        assert training.files() == {"t": "3", "README": "scratch\n"}
+        assert training.git("status", "--porcelain") == ""
+
+    def test_many_at_once(self, desk: Desk) -> None:
+        """Each moves the branch and its working tree together; nobody takes another's move for a change by hand."""
+        training = desk.worktree("training")
+        puts = [
+            subprocess.Popen(
+                ["gitpipe", "put-file", "training", name, "-f", "README"],
+                cwd=desk.top,
+                env={**os.environ, "GITPIPE": "0"},
+                stderr=subprocess.PIPE,
+                encoding="utf-8",
+            )
+            for name in "abcde"
+        ]
+        assert [put.communicate()[1] for put in puts] == [""] * 5
+        assert sorted(training.files()) == list("abcde")
+        assert training.git("status", "--porcelain") == ""
 
     @pytest.mark.parametrize("command", ["run", "put-file training -f README"])
     def test_other_commands_bring_it_along(self, desk: Desk, behind: Desk, command: str) -> None:

@@ -47,12 +47,21 @@ def blob_store(repo: Repo, cache: str, top: Path | None) -> DvcStore:
 
 
 @contextlib.contextmanager
-def _moving(trees: Sequence[Worktree]) -> Iterator[None]:
-    """One at a time moves the branch of a working tree, or brings the tree after it; a kill ends that, too."""
+def _moving(trees: Sequence[Worktree], *, wait: bool = True) -> Iterator[None]:
+    """One at a time moves the branch of a working tree, or brings the tree after it; a kill ends that, too.
+
+    Raises:
+        Refused: somebody else does, and `wait` is not wanted.
+    """
+    how = fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB
     with contextlib.ExitStack() as stack:
         for tree in sorted(trees, key=lambda tree: tree.git_dir):
-            with contextlib.suppress(PermissionError):  # another user's working tree: that user's git will see to it
-                fcntl.flock(stack.enter_context((tree.git_dir / MOVING).open("a")), fcntl.LOCK_EX)
+            try:
+                fcntl.flock(stack.enter_context((tree.git_dir / MOVING).open("a")), how)
+            except BlockingIOError as error:
+                raise Refused(f"{tree.top} is on its way to where its branch is: try again") from error
+            except PermissionError:
+                pass  # another user's working tree: that user's gitpipe will see to it
         yield
 
 
@@ -122,13 +131,13 @@ class Checkouts:
         """Bring the working trees on `ref` to where it is now; those that cannot be are named by `behind`."""
         for tree in self._on(ref):
             with contextlib.suppress(GitpipeError):
-                self._catch_up(tree)
+                self._catch_up(tree, wait=False)
 
     def catch_up_all(self) -> None:
         """`catch_up` for every branch that is checked out somewhere."""
         for tree in self.repo.worktrees():
             with contextlib.suppress(GitpipeError):
-                self._catch_up(tree)
+                self._catch_up(tree, wait=False)
 
     def behind(self) -> list[str]:
         """The working trees that are not where their branch is, and what to do, for ``status``; a line each."""
@@ -165,18 +174,19 @@ class Checkouts:
         undo = f"`git checkout {old[:12]} -- {what}` undoes that, then " if undo else ""
         return f"{tree.top} is behind {branch}{why}: {undo}`git switch {branch}` there brings it along"
 
-    def _catch_up(self, tree: Worktree, *, aside: bool = False) -> list[str]:
+    def _catch_up(self, tree: Worktree, *, aside: bool = False, wait: bool = True) -> list[str]:
         """Bring a working tree to its branch, if that moved without it; what was done, a line each.
 
         Args:
             aside: changed files of ``data/`` that are in the way are kept aside, as somebody is there to read it.
+            wait: for somebody else who is at it (who may have been stopped by Ctrl-Z, which no runner should wait for).
 
         Raises:
             Refused: what is changed there is in the way, or git is at work there.
         """
         if self._left_at(tree) is None:
             return []
-        with _moving([tree]):
+        with _moving([tree], wait=wait):
             tree = self._tree(tree.top)
             old = self._left_at(tree)
             if old is None or tree.head is None:

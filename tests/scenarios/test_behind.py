@@ -174,11 +174,11 @@ def copied(desk: Desk) -> Desk:
     return desk.worktree("copied")
 
 
-def put(desk: Desk, name: str, text: str) -> None:
-    """Change training, and run."""
+def put(desk: Desk, name: str, text: str) -> str:
+    """Change training, and run; what that printed."""
     (desk.top.parent / name).write_text(text)
     desk.pipe("put-file", "training", "-f", f"../{name}")
-    desk.pipe("run")
+    return desk.pipe("run")
 
 
 class TestOutput:
@@ -225,7 +225,7 @@ class TestOutput:
     def test_changes_in_the_way_are_named(self, desk: Desk, copied: Desk) -> None:
         """A changed data.dvc, a changed file of data/: the tree stays as it is, and `status` says what to do."""
         copied.write(t="mine")
-        put(desk, "t", "2")
+        assert f"Warning: {copied.top} is behind copied, as data/t is changed in it" in put(desk, "t", "2")
         assert copied.files() == {"t": "mine"}
         assert "data/t is changed in it" in desk.pipe("status")
         copied.write(t="1")

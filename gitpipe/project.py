@@ -453,10 +453,14 @@ class Project:
             source = self.store.source(head or "", name)
             if source and source.branch and HEADS + source.branch not in heads:
                 yield f"{name} came from branch {source.branch}, which is gone: it is not updated any more"
-        yield from self.checkouts.behind()
+        yield from self.behind()
         moved = self.reconciler.moved()
         if moved and not nudges.runner_lives(self.repo.common):
             yield f"{', '.join(moved)} changed since the last run: `gitpipe wait` or `gitpipe run`"
+
+    def behind(self) -> list[str]:
+        """The working trees that did not follow their branch, and what to do, a line each."""
+        return self.checkouts.behind()
 
     def hooks_install(self) -> list[str]:
         folder = hooks_dir(self.repo)

@@ -171,10 +171,11 @@ class Catalog:
         self.store.get(name)
         head = self.store.head()
         specs = {n: p.spec for n, p in self.store.all(head).items()}
-        readers = sorted(n for n, s in specs.items() if name in reads(s))
+        branch = specs[name].output
+        readers = sorted(n for n, s in specs.items() if branch in reads(s))
         if readers and not force:
             raise Refused(f"{name} is read by pipeline {', '.join(readers)}: delete that first, or use -f")
-        ref = HEADS + name
+        ref = HEADS + branch
         if not keep_repo:
             for tree in self.repo.worktrees():
                 if tree.ref == ref:

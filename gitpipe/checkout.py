@@ -21,7 +21,7 @@ from gitpipe.commit import SPEC_BRANCH, Listing
 from gitpipe.datatree import DATA, POINTER, data_key, read_listing
 from gitpipe.errors import BadData, GitpipeError, Refused, UsageError
 from gitpipe.faults import point
-from gitpipe.graph import reads
+from gitpipe.graph import owners, reads
 from gitpipe.kept import kept_sets
 from gitpipe.pipelines import PipelineStore
 from gitpipe.repo import HEADS, RefUpdate, Repo, Worktree
@@ -216,7 +216,7 @@ class Checkouts:
         branch = tree.ref.removeprefix(HEADS)
         if stamp is None or stamp.commit == tree.head or stamp.branch != branch:
             return None
-        if branch not in self.pipelines.versions(self.pipelines.head()):
+        if branch not in self.pipelines.owners(self.pipelines.head()):
             return None
         nearest, least = None, -1
         for commit in [tree.head, *self._before(tree.head), stamp.commit]:
@@ -583,7 +583,7 @@ class Checkouts:
         if not branch:
             raise Refused("HEAD is detached here: `git switch` to the branch that the data is for")
         pipelines = self.pipelines.all(self.pipelines.head())
-        if branch in pipelines:
+        if branch in owners({name: p.spec for name, p in pipelines.items()}):
             raise Refused(f"{branch} is the output of a pipeline: add data to one of its inputs")
         if branch == SPEC_BRANCH:
             raise Refused(f"{SPEC_BRANCH} holds the pipelines' specs, no data: switch to a data repo's branch")

@@ -209,7 +209,7 @@ class Project:
             return jobs
 
         def after(job: JobRow) -> None:
-            self.checkouts.catch_up(HEADS + job.pipeline)
+            self.checkouts.catch_up(HEADS + self.store.load(job.pipeline, job.version).spec.output)
 
         def record(job: JobRow) -> None:
             with notes_lock, contextlib.suppress(GitpipeError):

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
+from gitpipe.commit import git_branch
 from gitpipe.errors import BadSpec, GitpipeError
 from gitpipe.inputs import COMBINED, Input, Pfs
 
@@ -85,6 +86,11 @@ class Spec:
     writable_inputs: bool = False
     commits: str = ""
     ignored: tuple[str, ...] = field(default=())
+
+    @property
+    def output(self) -> str:
+        """The git branch that it owns: that of its name, or ``<name>@<output_branch>``."""
+        return git_branch(self.name, self.output_branch)
 
     @property
     def parallelism(self) -> int:
@@ -195,7 +201,7 @@ def _from_form(form: SpecForm, recorded: bool) -> Spec:
     return Spec(
         name=name,
         transform=_transform(form.transform),
-        input=_input(form.input, name),
+        input=_input(form.input, name, form.output_branch),
         description=form.description,
         constant=form.parallelism_spec.constant or 0,
         coefficient=form.parallelism_spec.coefficient or 0.0,
@@ -233,11 +239,11 @@ def _transform(form: TransformForm) -> Transform:
     )
 
 
-def _input(form: InputForm, pipeline: str) -> Input:
-    return _build_input(form, ("input",), pipeline)
+def _input(form: InputForm, pipeline: str, output_branch: str) -> Input:
+    return _build_input(form, ("input",), pipeline, output_branch)
 
 
-def _build_input(form: InputForm, path: Path, pipeline: str) -> Input:
+def _build_input(form: InputForm, path: Path, pipeline: str, output_branch: str) -> Input:
     from gitpipe.spec_form import FieldError, PfsForm
 
     kind, body = form.parts()
@@ -246,10 +252,10 @@ def _build_input(form: InputForm, path: Path, pipeline: str) -> Input:
     try:
         if isinstance(body, PfsForm):
             leaf = Pfs(**{**body.model_dump(exclude={"project", "repo_type"}), "name": body.name or ""})
-            if leaf.repo == pipeline and leaf.branch == "master":
+            if (leaf.repo, leaf.branch) == (pipeline, output_branch):
                 raise FieldError((*path, "repo"), f"pipeline {pipeline!r} cannot read its own output")
             return leaf
-        inputs = tuple(_build_input(each, (*path, index), pipeline) for index, each in enumerate(body))
+        inputs = tuple(_build_input(each, (*path, index), pipeline, output_branch) for index, each in enumerate(body))
         return COMBINED[kind](inputs)
     except GitpipeError as e:
         raise FieldError(path, str(e)) from None

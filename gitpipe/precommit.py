@@ -82,11 +82,24 @@ def guard(repo: Repo, args: Sequence[str], index: Index) -> list[str]:
         judged = ours and _has_own_hook(repo, "commit-msg")
         return [] if judged else guards.forged_trailers(repo, guards.read_message(Path(paths[0])))
     judged = ours and _has_own_hook(repo, "pre-commit")
-    lines = [] if judged else guards.output_branch(repo, PipelineStore(repo))
+    lines = [] if judged else guards.output_branch(repo, PipelineStore(repo)) or _left_behind(repo)
     since = os.environ.get("PRE_COMMIT_FROM_REF"), os.environ.get("PRE_COMMIT_TO_REF")
     between = (since[0], since[1]) if since[0] and since[1] else None
     changes = [change for change in guards.staged(repo, index, between) if change.path in set(paths)]
     return lines + guards.unfit_for_git(repo, changes, index, limit)
+
+
+def _left_behind(repo: Repo) -> list[str]:
+    """Stop a commit that would take back what the branch gained while a killed command left this tree behind."""
+    from gitpipe.checkout import MOVING
+
+    tree = _tree(repo)
+    if tree is None or not (tree.git_dir / MOVING).is_file():
+        return []
+    project = _project(repo)
+    if project:
+        project.checkouts.check_commit(tree.top)
+    return []
 
 
 def track(repo: Repo, args: Sequence[str], index: Index) -> list[str]:

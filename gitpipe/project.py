@@ -498,12 +498,14 @@ class Project:
             source = self.store.source(head or "", name)
             if source and source.branch and HEADS + source.branch not in heads:
                 yield f"{name} came from branch {source.branch}, which is gone: it is not updated any more"
-        for each in self.checkouts.behind():
-            what = f"{each.tree.top} is behind its branch, as {each.reason}"
-            yield f"{what}: stash or commit them elsewhere, then `git reset --keep`"
+        yield from self.behind()
         moved = self.reconciler.moved()
         if moved and not nudges.runner_lives(self.repo.common):
             yield f"{', '.join(moved)} changed since the last run: `gitpipe wait` or `gitpipe run`"
+
+    def behind(self) -> list[str]:
+        """The working trees that did not follow their branch, and what to do, a line each."""
+        return self.checkouts.behind()
 
     def hooks_install(self) -> list[str]:
         return hookplace.install(self.repo, sys.executable, hooks.interpreter_flags())

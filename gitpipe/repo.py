@@ -483,10 +483,11 @@ class Repo:
         before = commit.parents[0]
         return any(self.entry(commit.tree, path) != self.entry(before, path) for path in paths)
 
-    def reflog_says(self, ref: str, sha: str) -> str | None:
-        """How `ref` came to stand on `sha`: the newest reflog entry's message for it, or None."""
+    def reflog_says(self, ref: str, sha: str, cwd: Path | None = None) -> str | None:
+        """How `ref` (for HEAD: that of the working tree `cwd`) came to stand on `sha`: the newest reflog entry's
+        message for it, or None."""
         try:
-            out = self.git("reflog", "show", "-n", "200", "--format=%H %gs", ref, "--")
+            out = self.git("reflog", "show", "-n", "200", "--format=%H %gs", ref, "--", cwd=cwd)
         except GitpipeError:
             return None
         for line in out.splitlines():

@@ -14,12 +14,12 @@ from pathlib import Path
 from harness import Row, seal, table
 
 USUAL = ("commit", "hooks", "chain", "add", "checkout", "datums", "startup")
-ALL = (*USUAL, "many")
+ALL = (*USUAL, "scale")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(ALL)}; by default all but many")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(ALL)}; by default all but scale")
     parser.add_argument("--rounds", type=int, help="pairs of runs that count")
     parser.add_argument("--size", type=int, help="files or datums, where a benchmark takes a number of them")
     given = parser.parse_args()

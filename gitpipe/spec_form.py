@@ -313,6 +313,7 @@ class SpecForm(Form):
     refused: ClassVar[dict[str, str]] = {
         "inputs": 'the old list of inputs is not supported; write "input": {"cross": [{"pfs": {…}}, …]}',
         "spout": "spouts are not supported; a pipeline needs an input",
+        "service": "services are not supported, as a job has to end; serve its output with a program of your own",
         "tf_job": "TensorFlow jobs are not supported; give a transform",
         "s3_out": "output through an S3 gateway is not supported; write files to /pfs/out",
     }
@@ -348,7 +349,6 @@ class SpecForm(Form):
     standby: NotUsed = None
     autoscaling: NotUsed = None
     scale_down_threshold: NotUsed = None
-    service: NotUsed = None
     egress: NotUsed = None
     metadata: NotUsed = None
     determined: NotUsed = None

@@ -6,11 +6,13 @@ Works on `PipelineStore` and says what it did; the runner finds the rest out by 
 from __future__ import annotations
 
 import builtins
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
+from gitpipe.clock import Clock
 from gitpipe.commit import check_name
 from gitpipe.dag import make_dag
 from gitpipe.errors import BadSpec, GitpipeError, NotFound, Refused
@@ -39,9 +41,16 @@ class Catalog:
     """The pipelines of one repository, as commands see them."""
 
     def __init__(
-        self, repo: Repo, store: PipelineStore, journal: Journal, reconciler: Reconciler, nudge: Callable[[], None]
+        self,
+        repo: Repo,
+        store: PipelineStore,
+        journal: Journal,
+        reconciler: Reconciler,
+        clock: Clock,
+        nudge: Callable[[], None],
     ) -> None:
         self.repo, self.store, self.journal, self.reconciler, self.nudge = repo, store, journal, reconciler, nudge
+        self.clock = clock
 
     # -- create, update ----------------------------------------------------------------------------------------------
 
@@ -133,7 +142,8 @@ class Catalog:
             code = self.repo.entry(trees[spec.name] or "", "code")
             lines += absent_scripts(fresh, {path for path, _ in self.repo.walk(code.sha)} if code else ())
         created = [name for name in trees if name not in before]
-        self.store.check(after, created, self.repo.refs("refs/heads"))
+        heads = self.repo.refs("refs/heads")
+        self.store.check(after, created, heads)
         changed = {n: t for n, t in trees.items() if n not in before or before[n].version != t}
         if changed:
             self.store.put(
@@ -143,6 +153,7 @@ class Catalog:
                 self.repo.user(),
                 dvc_config=self._dvc_config(),
                 expect=head,
+                also=self.clock.fresh_branches({n: after[n] for n in trees}, heads),
             )
         self.store.trust([tree for tree in trees.values() if tree])
         for name in trees:
@@ -174,16 +185,17 @@ class Catalog:
         readers = sorted(n for n, s in specs.items() if name in reads(s))
         if readers and not force:
             raise Refused(f"{name} is read by pipeline {', '.join(readers)}: delete that first, or use -f")
-        ref = HEADS + name
-        if not keep_repo:
-            for tree in self.repo.worktrees():
-                if tree.ref == ref:
-                    raise Refused(f"{name} is checked out in {tree.top}: switch to another branch there first")
+        branches = [*([] if keep_repo else [name]), *self.clock.own_branches(name, specs[name])]
+        for tree in self.repo.worktrees():
+            branch = (tree.ref or "").removeprefix(HEADS)
+            if branch in branches:
+                raise Refused(f"{branch} is checked out in {tree.top}: switch to another branch there first")
         self.store.put({name: None}, {}, f"delete-pipeline {name}", self.repo.user(), expect=head)
         self.journal.forget_pipeline(name)
-        while not keep_repo and (tip := self.repo.ref(ref)):
-            # A job that was just publishing may move it once more; afterwards `__spec__` stops it.
-            self.repo.update_refs([RefUpdate(ref, None, tip)], f"gitpipe: delete-pipeline {name}")
+        for branch in branches:
+            while tip := self.repo.ref(HEADS + branch):
+                # A job that was just publishing, or a tick, may move it once more; afterwards `__spec__` stops it.
+                self.repo.update_refs([RefUpdate(HEADS + branch, None, tip)], f"gitpipe: delete-pipeline {name}")
         self.nudge()
         return [f"{name}: deleted" + (" (its repo is kept)" if keep_repo else "")]
 
@@ -213,6 +225,12 @@ class Catalog:
         if newest and not newest[0].state.over:
             return [f"{name}: a job is {newest[0].state.value} already"]
         return [f"{name}: nothing to do, its newest job succeeded (update-pipeline --reprocess runs it all again)"]
+
+    def run_cron(self, name: str) -> builtins.list[str]:
+        """Make a tick of a pipeline's cron inputs now; see `Clock.run_cron`."""
+        lines = self.clock.run_cron(name, time.time())
+        self.nudge()
+        return lines
 
     # -- list, inspect -----------------------------------------------------------------------------------------------
 

@@ -23,14 +23,17 @@ def sources(specs: Mapping[str, Spec]) -> set[str]:
     return {branch for spec in specs.values() for branch in reads(spec)} - set(specs)
 
 
-def order(specs: Mapping[str, Spec]) -> list[str]:
+def order(specs: Mapping[str, Spec], moved: Mapping[str, str] | None = None) -> list[str]:
     """The names of `specs`, each after all that it reads; by name where that leaves a choice.
+
+    Args:
+        moved: git branch -> the one that it follows by a trigger, which closes a circle as well as reading does.
 
     Raises:
         BadSpec: naming a cycle: ``a → b → a`` (a's output goes to b, b's to a).
     """
-    waits_for = {name: reads(spec) & specs.keys() for name, spec in specs.items()}
-    readers = _readers(specs)
+    waits_for = {name: _followed(reads(spec), moved or {}) & specs.keys() for name, spec in specs.items()}
+    readers = _inverted(waits_for)
     missing = {name: len(needs) for name, needs in waits_for.items()}
     ready = sorted(name for name, count in missing.items() if not count)
     out: list[str] = []
@@ -49,6 +52,17 @@ def order(specs: Mapping[str, Spec]) -> list[str]:
     return out
 
 
+def _followed(branches: set[str], moved: Mapping[str, str]) -> set[str]:
+    """`branches`, and those that they get their commits from by triggers."""
+    found, todo = set(branches), list(branches)
+    while todo:
+        watched = moved.get(todo.pop())
+        if watched is not None and watched not in found:
+            found.add(watched)
+            todo.append(watched)
+    return found
+
+
 def upstream(specs: Mapping[str, Spec], name: str) -> set[str]:
     """All git branches that `name` is made from, directly or not: pipelines and sources."""
     return _reachable({each: reads(spec) for each, spec in specs.items()}, name)
@@ -60,10 +74,14 @@ def downstream(specs: Mapping[str, Spec], branch: str) -> set[str]:
 
 
 def _readers(specs: Mapping[str, Spec]) -> dict[str, set[str]]:
+    return _inverted({name: reads(spec) for name, spec in specs.items()})
+
+
+def _inverted(edges: Mapping[str, set[str]]) -> dict[str, set[str]]:
     out: dict[str, set[str]] = {}
-    for name, spec in specs.items():
-        for branch in reads(spec):
-            out.setdefault(branch, set()).add(name)
+    for name, others in edges.items():
+        for other in others:
+            out.setdefault(other, set()).add(name)
     return out
 
 

@@ -58,6 +58,7 @@ class BranchInfo:
     branch: str
     head: str
     git: str  # the git branch: "training@staging"
+    trigger: str = ""  # "staging on Size(1MB)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +214,7 @@ class StatusInfo:
     cache: str
     pending: tuple[str, ...] = ()  # jobs queued or running, worded
     failures: tuple[JobInfo, ...] = ()
+    clocks: tuple[str, ...] = ()  # cron inputs and their next tick, worded
     warnings: tuple[str, ...] = ()
 
 

@@ -85,6 +85,7 @@ ROWS: dict[str, Row] = {
     "list-pipeline": Row(""),
     "inspect-pipeline": Row("{pipeline}", (), 1, 1),
     "run-pipeline": Row("{pipeline}", (), 1, 1, writes=True),
+    "run-cron": Row("{pipeline}", (), 1, 1, writes=True, works=False),
     "start-pipeline": Row("{pipeline}", (), 1, 1, writes=True),
     "stop-pipeline": Row("{pipeline}", (), 1, 1, writes=True),
     "delete-pipeline": Row("{pipeline}", (), 1, 1, writes=True),

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import builtins
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
 from gitpipe.clock import Clock
-from gitpipe.commit import check_name
+from gitpipe.commit import DEFAULT_BRANCH, check_name, repo_of
 from gitpipe.dag import make_dag
 from gitpipe.errors import BadSpec, GitpipeError, NotFound, Refused
 from gitpipe.graph import reads
@@ -153,7 +153,10 @@ class Catalog:
                 self.repo.user(),
                 dvc_config=self._dvc_config(),
                 expect=head,
-                also=self.clock.fresh_branches({n: after[n] for n in trees}, heads),
+                also=[
+                    *self.clock.fresh_branches({n: after[n] for n in trees}, heads),
+                    *self._stale_branches({n: before[n].spec for n in changed if n in before}, after, heads),
+                ],
             )
         self.store.trust([tree for tree in trees.values() if tree])
         for name in trees:
@@ -161,6 +164,16 @@ class Catalog:
             lines.append(f"{name}: {word}")
         self.nudge()
         return lines
+
+    def _stale_branches(
+        self, before: Mapping[str, Spec], after: Mapping[str, Spec], heads: Mapping[str, str]
+    ) -> list[RefUpdate]:
+        """The branches of triggers that updated pipelines no longer have; a cron input's repo stays, it is data."""
+        there = {tree.ref for tree in self.repo.worktrees()}
+        read = {branch for spec in after.values() for branch in reads(spec)}
+        own = {branch for name, spec in before.items() for branch in self.clock.own_branches(name, spec)}
+        refs = [HEADS + branch for branch in sorted(own - read) if repo_of(branch)[1] != DEFAULT_BRANCH]
+        return [RefUpdate(ref, None, heads[ref]) for ref in refs if ref not in there]
 
     def _dvc_config(self) -> bytes | None:
         """The ``.dvc/config`` of the checked-out branch, where that differs from what ``__spec__`` holds."""

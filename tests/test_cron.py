@@ -10,7 +10,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +25,6 @@ from tests.lab import EPOCH, Lab, new_lab
 PATIENCE = 120.0
 START = rfc3339(EPOCH)
 LIST = "for f in /pfs/tick/*; do basename $f; done > /pfs/out/seen"
-
-
-def until(what: Callable[[], object]) -> None:
-    """Wait until `what()` is true; the test fails if that takes too long."""
-    end = time.monotonic() + PATIENCE
-    while not what():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.05)
 
 
 def create(lab: Lab, name: str = "p", script: str = LIST, **cron: Any) -> list[str]:
@@ -145,7 +136,7 @@ def test_a_start_in_the_future_is_waited_for(lab: Lab) -> None:
 def test_several_at_once_make_each_tick_once(lab: Lab) -> None:
     """I2 of ticks: eight threads with projects of their own, and the same five moments."""
     create(lab)
-    together = threading.Barrier(8)
+    together = threading.Barrier(8, timeout=PATIENCE)
 
     def look() -> None:
         clock = lab.project.clock
@@ -372,17 +363,3 @@ def test_a_runner_in_the_foreground(scratch: Path, sh: Shell) -> None:
     assert len(named) == len(set(named)) >= 3
     times = [moment(name.removeprefix("tick ")) for name in named]
     assert times == sorted(times)
-
-
-def test_the_background_runner_ticks_and_runs(scratch: Path, sh: Shell) -> None:
-    sh("gitpipe init && git config gitpipe.engine local && git config gitpipe.linger 60", cwd=scratch)
-    spec = {
-        "pipeline": {"name": "p"},
-        "transform": {"cmd": ["sh", "-c", "ls /pfs/tick > /pfs/out/seen"]},
-        "input": {"cron": {"name": "tick", "spec": "@every 1s", "overwrite": True}},
-        "code": [],
-    }
-    (scratch / "p.json").write_text(json.dumps(spec))
-    sh("gitpipe create-pipeline -f p.json", cwd=scratch)
-    until(lambda: len(sh("git log --format=%h p -- || true", cwd=scratch).split()) >= 2)
-    sh("gitpipe stop-pipeline p && gitpipe wait", cwd=scratch)

@@ -214,8 +214,8 @@ class StatusInfo:
     cache: str
     pending: tuple[str, ...] = ()  # jobs queued or running, worded
     failures: tuple[JobInfo, ...] = ()
-    clocks: tuple[str, ...] = ()  # cron inputs and their next tick, worded
     warnings: tuple[str, ...] = ()
+    clocks: tuple[str, ...] = ()  # cron inputs and their next tick, worded
 
 
 @dataclass(frozen=True, slots=True)

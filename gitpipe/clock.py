@@ -14,7 +14,7 @@ from itertools import islice
 from gitpipe.blobs import BlobStore
 from gitpipe.checkout import Checkouts
 from gitpipe.commit import git_branch, repo_of
-from gitpipe.datatree import DATA, POINTER, data_size, is_data, read_listing, write_tree
+from gitpipe.datatree import DATA, POINTER, data_key, data_size, is_data, read_listing, write_tree
 from gitpipe.errors import GitpipeError, Refused
 from gitpipe.faults import point
 from gitpipe.inputs import Backlog, Cron, Trigger
@@ -69,7 +69,11 @@ class Clock:
         for pipeline, cron in crons if ticks else ():
             if versions[pipeline] in trusted and pipeline not in stopped:
                 due.append(self._kept(git_branch(cron.repo), partial(self._tick, pipeline, cron, now)))
-        mine = {b: t for b, (t, owner) in triggers.items() if not owner or versions[owner] in trusted}
+        mine = {
+            b: t
+            for b, (t, owner) in triggers.items()
+            if b not in versions and (not owner or versions[owner] in trusted)
+        }
         due += self._move_all(mine, {b for b, (_, owner) in triggers.items() if owner}, now)
         return min((each for each in due if each is not None), default=None)
 
@@ -163,6 +167,10 @@ class Clock:
             newest = self._newest(old)[0] if old else None
             if newest is not None and newest >= when:
                 return None
+            if old and not data_key(self.repo, old):
+                raise Refused(
+                    f"branch {cron.repo} is not a data repo, so it gets no ticks: give {cron.name} another one"
+                )
             listing = read_listing(self.repo, self.blobs, old) if old and not cron.overwrite else {}
             listing[name] = self.blobs.put_bytes(b"")
             config = self.pipelines.branch_config()
@@ -230,8 +238,11 @@ class Clock:
         """Move one branch if its trigger says so, else say when the schedule will."""
         ref, watched = HEADS + branch, git_branch(repo_of(branch)[0], trigger.branch)
         old, new = self.repo.ref(ref), self.repo.ref(HEADS + watched)
-        if new is None or new == old:
+        if new is None or new == old or not is_data(self.repo, new):
             return None
+        if old is not None and not data_key(self.repo, old):
+            # `__spec__` may have come from elsewhere: no branch of code is moved by what it says.
+            raise Refused(f"branch {branch} holds no data, so its trigger does not move it: `git log {branch}`")
         backlog = self._backlog(watched, branch, old, new)
         if not trigger.holds(backlog, now):
             due = trigger.due(backlog)
@@ -279,7 +290,8 @@ class Clock:
                 tree = write_tree(self.repo, self.blobs, {}, config=self.pipelines.branch_config())
                 commit = self.repo.write_commit(tree, [], f"{text}\n\n{MADE_FOR}: {name}", self.repo.user())
                 found[branch] = RefUpdate(HEADS + branch, commit, None)
-        self.blobs.sync()
+        if found:
+            self.blobs.sync()
         return list(found.values())
 
     def own_branches(self, name: str, spec: Spec) -> list[str]:

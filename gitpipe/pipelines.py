@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from gitpipe.commit import SPEC_BRANCH, check_name, git_branch, repo_of
+from gitpipe.datatree import data_key
 from gitpipe.errors import BadSpec, GitpipeError, NotFound, Refused
 from gitpipe.graph import order, reads, sources
 from gitpipe.inputs import Cron, Trigger
@@ -326,6 +327,9 @@ class PipelineStore:
                         raise Refused(
                             f"pipeline {name}: cron repo {leaf.repo} is the output of a pipeline: name another"
                         )
+                    head = branches.get(HEADS + branch)
+                    if leaf.repo == SPEC_BRANCH or (head and not data_key(self.repo, head)):
+                        raise Refused(f"pipeline {name}: branch {leaf.repo} is not a data repo: name another cron repo")
                     made.add(branch)
                 elif leaf.trigger is not None:
                     moved[branch] = leaf.trigger

@@ -254,6 +254,9 @@ def test_what_cannot_be_is_refused_and_nothing_is_made(lab: Lab) -> None:
     before = lab.git("for-each-ref")
     with pytest.raises(Refused, match="cron repo p is the output of a pipeline"):
         create(lab, "q", repo="p")
+    for repo in ("main", "__spec__"):
+        with pytest.raises(Refused, match=f"branch {repo} is not a data repo"):
+            create(lab, "q", repo=repo)
     with pytest.raises(BadSpec, match="expected a schedule"):
         create(lab, "q", spec="@never")
     assert lab.git("for-each-ref") == before

@@ -304,6 +304,23 @@ def test_nobody_loses_commits_by_a_trigger(lab: Lab) -> None:
     assert not lab.project.status().warnings and lab.files("p") == {"x": "theirs"}
 
 
+def test_a_trigger_that_came_from_elsewhere_moves_no_code(lab: Lab) -> None:
+    """I12: whatever stands on `__spec__`."""
+    lab.data("a", {"x": "1"})
+    lab.pipeline("p", {"a": "/*"})
+    lab.run()
+    for branch in ("main", "p"):
+        lab.git("branch", f"{branch}@b", "a")
+    repo, store = lab.project.repo, lab.project.store
+    trigger = Trigger("b", commits=1)
+    store.put({}, {}, "odd", repo.user(), triggers={"main": trigger, "p": trigger, "__spec__": trigger})
+    before = lab.git("for-each-ref")
+    clock = lab.project.clock
+    clock.advance(EPOCH + 10**6)
+    assert lab.git("for-each-ref") == before
+    assert list(clock.blocked) == ["main"] and "holds no data" in clock.blocked["main"]
+
+
 def test_a_chain_of_triggers(lab: Lab) -> None:
     lab.data("a", {"x": "1"})
     branches = lab.project.branches

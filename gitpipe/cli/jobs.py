@@ -177,7 +177,10 @@ def run(
     """Run all that is pending here and now, without the background runner (for servers and CI)."""
     here = project()
     if watch:
-        left = here.watch(job_ended, lambda line: print(line, flush=True))
+        try:
+            left = here.watch(job_ended, lambda line: print(line, flush=True))
+        except KeyboardInterrupt:
+            raise Interrupted("interrupted while ending; finished datums are kept, the next runner goes on") from None
         print("Ended." + (f" Jobs left to the next runner: {left}." if left else ""))
         return
     with JobProgress() as progress:

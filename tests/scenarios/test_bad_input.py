@@ -159,7 +159,7 @@ KINDS: dict[str, Kind] = {
     "datum": Kind("DATUM"),
     "data": Kind("data"),
     "watched": Kind("staging", frozenset({LONG})),  # it need not be there yet
-    "size": Kind("1MB", odd=("", *NUMBERS[1:], "1 X", "0")),
+    "size": Kind("1MB", frozenset({"9" * 30}), odd=(*NUMBERS, "1 X", "0")),
     "schedule": Kind("@daily"),
     "count": Kind("1", odd=NUMBERS),
     "tail": Kind("1", odd=NUMBERS),

@@ -47,10 +47,10 @@ class Branches:
             NotFound: no such repo or head.
         """
         name, branch = _words(words, "create-branch")
-        if branch == DEFAULT_BRANCH:
-            self.data.refuse_output([name], "it moves with each job")
-        home = self.data.locate([name], path=False)
-        self.data.check_repo(home.repo)
+        if self.data.is_owned(git_branch(name, branch)):
+            raise Refused(f"{name}@{branch} is the output of a pipeline: it moves with each job")
+        if not self.data.is_output(name):
+            self.data.check_repo(self.data.locate([name], path=False).repo)
         ref = HEADS + git_branch(name, branch)
         old = self.repo.ref(ref)
         if trigger is not None:
@@ -167,8 +167,9 @@ class Branches:
             NotFound: no such branch.
         """
         name, branch = _words(words, "delete-branch")
-        if branch == DEFAULT_BRANCH:
-            self.data.refuse_output([name], f"`gitpipe delete-pipeline {name}`")
+        if self.data.is_owned(git_branch(name, branch)):
+            raise Refused(f"{name}@{branch} is the output of a pipeline: `gitpipe delete-pipeline {name}`")
+        if branch == DEFAULT_BRANCH and not self.data.is_output(name):
             raise Refused(f"master is the repo {name} itself: `gitpipe delete-repo {name}`")
         ref = HEADS + git_branch(name, branch)
         old = self.repo.ref(ref)
@@ -201,7 +202,7 @@ class Branches:
             words if len(words) > 1 or "@" in words[0] else [words[0], DEFAULT_BRANCH], "subscribe-commit"
         )
         full = git_branch(name, branch)
-        if self.repo.ref(HEADS + full) is None and not (branch == DEFAULT_BRANCH and self.data.is_output(name)):
+        if self.repo.ref(HEADS + full) is None and not self.data.is_owned(full):
             self.data.locate([name, branch], path=False)
         last = self.repo.ref(HEADS + full) if new else None
         if since is not None:

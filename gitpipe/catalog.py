@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import builtins
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -37,6 +37,30 @@ from gitpipe.views import DagInfo, PipelineInfo
 MAX_SPEC = 10 << 20
 
 
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a spec file would make of the pipelines.
+
+    Attributes:
+        pipelines: as they would be recorded, in the file's order.
+        sources: pipeline -> where it comes from.
+        notes: lines to print: what is ignored, which scripts are not there.
+        created, changed: the names that are new, and that are new or other than they were.
+        head: the commit of ``__spec__`` that this was compared with.
+    """
+
+    pipelines: tuple[Pipeline, ...]
+    sources: dict[str, Source]
+    notes: list[str]
+    created: frozenset[str]
+    changed: frozenset[str]
+    head: str | None
+
+    def word(self, name: str) -> str:
+        """``created``, ``updated`` or ``unchanged``."""
+        return "created" if name in self.created else "updated" if name in self.changed else "unchanged"
+
+
 class Catalog:
     """The pipelines of one repository, as commands see them."""
 
@@ -61,12 +85,16 @@ class Catalog:
             BadSpec: a file that is no spec, a cycle, an unknown repo.
             Refused: a name that is taken.
         """
+        return self._put(self.plan_create(files, stdin=stdin), "create-pipeline")
+
+    def plan_create(self, files: Sequence[str], *, stdin: BinaryIO | None = None) -> Plan:
+        """What `create` would do; raises what it would."""
         given = self._read(files, stdin)
         there = self.store.versions(self.store.head())
         for spec, _ in given:
             if spec.name in there:
                 raise Refused(f"pipeline {spec.name} exists already: `gitpipe update-pipeline -f FILE`")
-        return self._put(given, "create-pipeline", reprocess=False)
+        return self._plan(given, reprocess=False)
 
     def update(
         self, files: Sequence[str], *, reprocess: bool = False, create: bool = False, stdin: BinaryIO | None = None
@@ -77,12 +105,19 @@ class Catalog:
             reprocess: run every datum again.
             create: create those that do not exist.
         """
+        plan = self.plan_update(files, reprocess=reprocess, create=create, stdin=stdin)
+        return self._put(plan, "update-pipeline")
+
+    def plan_update(
+        self, files: Sequence[str], *, reprocess: bool = False, create: bool = False, stdin: BinaryIO | None = None
+    ) -> Plan:
+        """What `update` would do; raises what it would."""
         given = self._read(files, stdin)
         there = self.store.versions(self.store.head())
         for spec, _ in given:
             if spec.name not in there and not create:
                 raise NotFound(f"pipeline {spec.name} does not exist: `gitpipe create-pipeline -f FILE` makes it")
-        return self._put(given, "update-pipeline", reprocess=reprocess)
+        return self._plan(given, reprocess=reprocess)
 
     def _read(self, files: Sequence[str], stdin: BinaryIO | None) -> list[tuple[Spec, Origin]]:
         found: list[tuple[Spec, Origin]] = []
@@ -121,12 +156,13 @@ class Catalog:
                 return WorkingOrigin(self.repo, tree.top, full.relative_to(top).as_posix())
         return LooseOrigin(self.repo, full.parent, path.name)
 
-    def _put(self, given: Sequence[tuple[Spec, Origin]], verb: str, *, reprocess: bool) -> list[str]:
+    def _plan(self, given: Sequence[tuple[Spec, Origin]], *, reprocess: bool) -> Plan:
+        """Checks everything; writes git objects, which nothing names yet."""
         head = self.store.head()
         before = self.store.all(head)
-        trees: dict[str, str | None] = {}
+        found: list[Pipeline] = []
         sources: dict[str, Source] = {}
-        lines: list[str] = []
+        notes: list[str] = []
         after = {name: p.spec for name, p in before.items()}
         for spec, origin in given:
             check_name("pipeline", spec.name)
@@ -136,44 +172,46 @@ class Catalog:
             salt = new_salt() if reprocess else old.spec.salt if old else ""
             fresh = replace(spec, salt=salt)
             after[spec.name] = fresh
-            trees[spec.name] = self.store.build(fresh, origin)
+            version = self.store.build(fresh, origin)
             sources[spec.name] = _source(origin)
-            lines += [f"{spec.name}: {field} is not used here and is ignored" for field in spec.ignored]
-            code = self.repo.entry(trees[spec.name] or "", "code")
-            lines += absent_scripts(fresh, {path for path, _ in self.repo.walk(code.sha)} if code else ())
-        created = [name for name in trees if name not in before]
-        heads = self.repo.refs("refs/heads")
-        self.store.check(after, created, heads)
-        changed = {n: t for n, t in trees.items() if n not in before or before[n].version != t}
-        if changed:
+            notes += [f"{spec.name}: {field} is not used here and is ignored" for field in spec.ignored]
+            code = self.repo.entry(version, "code")
+            notes += absent_scripts(fresh, {path for path, _ in self.repo.walk(code.sha)} if code else ())
+            found.append(Pipeline(spec.name, version, fresh, code.sha if code else None))
+        created = frozenset(p.name for p in found if p.name not in before)
+        self.store.check(after, sorted(created), self.repo.refs("refs/heads"))
+        changed = created | {p.name for p in found if p.name in before and before[p.name].version != p.version}
+        return Plan(tuple(found), sources, notes, created, changed, head)
+
+    def _put(self, plan: Plan, verb: str) -> list[str]:
+        if plan.changed:
             self.store.put(
-                changed,
-                {n: sources[n] for n in changed},
-                f"{verb} {', '.join(sorted(changed))}",
+                {p.name: p.version for p in plan.pipelines if p.name in plan.changed},
+                {name: plan.sources[name] for name in plan.changed},
+                f"{verb} {', '.join(sorted(plan.changed))}",
                 self.repo.user(),
                 dvc_config=self._dvc_config(),
-                expect=head,
-                also=[
-                    *self.clock.fresh_branches({n: after[n] for n in trees}, heads),
-                    *self._stale_branches({n: before[n].spec for n in changed if n in before}, after, heads),
-                ],
+                expect=plan.head,
+                also=self._branches(plan),
             )
-        self.store.trust([tree for tree in trees.values() if tree])
-        for name in trees:
-            word = "created" if name in created else "updated" if name in changed else "unchanged"
-            lines.append(f"{name}: {word}")
+        self.store.trust([p.version for p in plan.pipelines])
         self.nudge()
-        return lines
+        return [*plan.notes, *(f"{p.name}: {plan.word(p.name)}" for p in plan.pipelines)]
 
-    def _stale_branches(
-        self, before: Mapping[str, Spec], after: Mapping[str, Spec], heads: Mapping[str, str]
-    ) -> list[RefUpdate]:
-        """The branches of triggers that updated pipelines no longer have; a cron input's repo stays, it is data."""
-        there = {tree.ref for tree in self.repo.worktrees()}
-        read = {branch for spec in after.values() for branch in reads(spec)}
-        own = {branch for name, spec in before.items() for branch in self.clock.own_branches(name, spec)}
+    def _branches(self, plan: Plan) -> list[RefUpdate]:
+        """The branches that come with pipelines, and those of triggers that updated ones no longer have.
+
+        The repo of a cron input that is no longer there stays: it is data.
+        """
+        heads, before = self.repo.refs("refs/heads"), self.store.all(plan.head)
+        specs = {p.name: p.spec for p in plan.pipelines}
+        read = {branch for spec in ({n: p.spec for n, p in before.items()} | specs).values() for branch in reads(spec)}
+        old = [(name, before[name].spec) for name in plan.changed if name in before]
+        own = {branch for name, spec in old for branch in self.clock.own_branches(name, spec)}
         refs = [HEADS + branch for branch in sorted(own - read) if repo_of(branch)[1] != DEFAULT_BRANCH]
-        return [RefUpdate(ref, None, heads[ref]) for ref in refs if ref not in there]
+        there = {tree.ref for tree in self.repo.worktrees()}
+        gone = [RefUpdate(ref, None, heads[ref]) for ref in refs if ref in heads and ref not in there]
+        return [*self.clock.fresh_branches(specs, heads), *gone]
 
     def _dvc_config(self) -> bytes | None:
         """The ``.dvc/config`` of the checked-out branch, where that differs from what ``__spec__`` holds."""
@@ -195,14 +233,15 @@ class Catalog:
         self.store.get(name)
         head = self.store.head()
         specs = {n: p.spec for n, p in self.store.all(head).items()}
-        readers = sorted(n for n, s in specs.items() if name in reads(s))
+        branch = specs[name].output
+        readers = sorted(n for n, s in specs.items() if branch in reads(s))
         if readers and not force:
             raise Refused(f"{name} is read by pipeline {', '.join(readers)}: delete that first, or use -f")
-        branches = [*([] if keep_repo else [name]), *self.clock.own_branches(name, specs[name])]
+        branches = [*([] if keep_repo else [branch]), *self.clock.own_branches(name, specs[name])]
         for tree in self.repo.worktrees():
-            branch = (tree.ref or "").removeprefix(HEADS)
-            if branch in branches:
-                raise Refused(f"{branch} is checked out in {tree.top}: switch to another branch there first")
+            on = (tree.ref or "").removeprefix(HEADS)
+            if on in branches:
+                raise Refused(f"{on} is checked out in {tree.top}: switch to another branch there first")
         self.store.put({name: None}, {}, f"delete-pipeline {name}", self.repo.user(), expect=head)
         self.journal.forget_pipeline(name)
         for branch in branches:

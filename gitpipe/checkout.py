@@ -18,7 +18,7 @@ from gitpipe.blobs.pointers import DVC_GITIGNORE, DVCIGNORE, GITIGNORE, read_poi
 from gitpipe.commit import SPEC_BRANCH, Listing
 from gitpipe.datatree import DATA, POINTER, data_key, read_listing
 from gitpipe.errors import GitpipeError, Refused, UsageError
-from gitpipe.graph import reads
+from gitpipe.graph import owners, reads
 from gitpipe.pipelines import PipelineStore
 from gitpipe.repo import HEADS, RefUpdate, Repo, Worktree
 from gitpipe.scan import printable
@@ -124,7 +124,7 @@ class Checkouts:
 
     def catch_up_all(self) -> None:
         """`catch_up` for every output branch that is checked out somewhere."""
-        owned = self.pipelines.versions(self.pipelines.head())
+        owned = self.pipelines.owners(self.pipelines.head())
         for tree in self.repo.worktrees():
             if tree.ref is not None and tree.ref.removeprefix(HEADS) in owned:
                 self.catch_up(tree.ref)
@@ -132,7 +132,7 @@ class Checkouts:
     def behind(self) -> list[Behind]:
         """Working trees that did not follow their branch, for ``status``."""
         found = []
-        owned = self.pipelines.versions(self.pipelines.head())
+        owned = self.pipelines.owners(self.pipelines.head())
         for tree in self.repo.worktrees():
             if tree.ref is None or tree.ref.removeprefix(HEADS) not in owned:
                 continue
@@ -423,7 +423,7 @@ class Checkouts:
                 )
             raise Refused("HEAD is detached here: `git switch` to the branch that the data is for")
         pipelines = self.pipelines.all(self.pipelines.head())
-        if branch in pipelines:
+        if branch in owners({name: p.spec for name, p in pipelines.items()}):
             raise Refused(f"{branch} is the output of a pipeline: add data to one of its inputs")
         if branch == SPEC_BRANCH:
             raise Refused(f"{SPEC_BRANCH} holds the pipelines' specs, no data: switch to a data repo's branch")

@@ -63,16 +63,14 @@ class Clock:
         if not crons and not triggers:
             return None
         # I12: neither tick nor branch for a pipeline that came from elsewhere.
-        versions = self.pipelines.versions(head)
+        versions, owned = self.pipelines.versions(head), self.pipelines.owners(head)
         trusted, stopped = self.pipelines.trusted_and_stopped()
         due: list[int | None] = []
         for pipeline, cron in crons if ticks else ():
             if versions[pipeline] in trusted and pipeline not in stopped:
                 due.append(self._kept(git_branch(cron.repo), partial(self._tick, pipeline, cron, now)))
         mine = {
-            b: t
-            for b, (t, owner) in triggers.items()
-            if b not in versions and (not owner or versions[owner] in trusted)
+            b: t for b, (t, owner) in triggers.items() if b not in owned and (not owner or versions[owner] in trusted)
         }
         due += self._move_all(mine, {b for b, (_, owner) in triggers.items() if owner}, now)
         return min((each for each in due if each is not None), default=None)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 
 from gitpipe.commit import git_branch, repo_of
 from gitpipe.errors import NotFound
-from gitpipe.graph import downstream, order, sources, upstream
+from gitpipe.graph import downstream, order, reads, sources, upstream
 from gitpipe.inputs import Input, Pfs
 from gitpipe.spec import Spec
 from gitpipe.views import DagEdge, DagInfo, DagNode
@@ -76,5 +76,7 @@ def _around(specs: Mapping[str, Spec], repos: Iterable[str], only: Iterable[str]
         if not meant:
             raise NotFound(f"no repo or pipeline {name!r}: see `gitpipe list-repo` and `gitpipe list-pipeline`")
         for each in meant:
-            kept |= {each} | downstream(specs, each) | (upstream(specs, each) if each in specs else set())
+            above = upstream(specs, each)
+            kept |= {each} | downstream(specs, each) | above
+            kept |= {branch for one in {each, *above} & specs.keys() for branch in reads(specs[one])}
     return kept

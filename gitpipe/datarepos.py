@@ -25,7 +25,7 @@ from gitpipe.graph import sources
 from gitpipe.journal import Journal
 from gitpipe.pipelines import PipelineStore
 from gitpipe.places import OPEN, Place, Places, clean_path
-from gitpipe.provenance import Origin, read_origin, trailers
+from gitpipe.provenance import Origin, made_for, read_origin, trailers
 from gitpipe.repo import HEADS, Commit, RefUpdate, Repo
 from gitpipe.views import CommitInfo, FileDetails, FileInfo, RepoInfo
 
@@ -111,7 +111,7 @@ class DataRepos:
     def list_repo(self) -> list[RepoInfo]:
         """All repos, newest first."""
         heads = self.repo.refs("refs/heads")
-        found = [self._info(b, heads.get(HEADS + b)) for b in self._repo_branches(heads)]
+        found = [self._main(name, heads) for name in self._repo_branches(heads)]
         return sorted(found, key=lambda r: (-r.created, r.name))
 
     def names(self) -> list[str]:
@@ -121,7 +121,7 @@ class DataRepos:
     def inspect_repo(self, name: str) -> RepoInfo:
         """One repo."""
         if self.is_output(name) and self.repo.ref(HEADS + name) is None:
-            return self._info(name, None)  # as in the list: the pipeline has not written anything yet
+            return self._main(name, self.repo.refs("refs/heads"))  # as in the list
         place = self.locate([name], path=False)
         if not self._is_repo(place.repo):
             raise NotFound(f"branch {name} is not a data repo: see `gitpipe list-repo`")
@@ -140,14 +140,24 @@ class DataRepos:
     def _is_repo(self, name: str) -> bool:
         return name in self._repo_branches(self.repo.refs("refs/heads"))
 
+    def _main(self, name: str, heads: Mapping[str, str]) -> RepoInfo:
+        """A repo by its master, or where it has none by what its pipeline writes (nothing yet, maybe)."""
+        branch = name if HEADS + name in heads else self._output(name) or name
+        return self._info(branch, heads.get(HEADS + branch))
+
+    def _output(self, name: str) -> str | None:
+        """The branch that the pipeline of that name writes; None where there is none."""
+        owned = self.pipelines.owners(self.pipelines.head())
+        return next((branch for branch, owner in owned.items() if owner == name), None)
+
     def _info(self, branch: str, head: str | None) -> RepoInfo:
         pipelines = self.pipelines.versions(self.pipelines.head())
+        name = repo_of(branch)[0]
         if head is None:
-            return RepoInfo(branch, branch, self.pipelines.created(branch), 0, 0, "", branch in pipelines)
+            return RepoInfo(name, branch, self.pipelines.created(name), 0, 0, "", name in pipelines)
         root = self.repo.git("rev-list", "--first-parent", "--reverse", head, "--").split("\n", 1)[0]
         size, files = data_size(self.repo, self.blobs, head)
-        name = repo_of(branch)[0]
-        return RepoInfo(name, branch, self._created(branch, root), size, files, head, branch in pipelines)
+        return RepoInfo(name, branch, self._created(branch, root), size, files, head, name in pipelines)
 
     def _created(self, branch: str, root: str) -> float:
         """The root commit's date; an output branch's is reproducible, so the moment of its first job tells more."""
@@ -297,6 +307,10 @@ class DataRepos:
             name = _repo_word(words)
             if self.repo.ref(HEADS + name) or not self.is_output(name):
                 raise
+            output = self._output(name) or name
+            if self.repo.ref(HEADS + output) and len(words) == 1 and "@" not in words[0]:
+                where = f"{name}@{repo_of(output)[1]}"
+                raise NotFound(f"{name} has no branch master: its pipeline writes {where}") from None
             raise NotFound(f"pipeline {name} has no output yet: `gitpipe wait`, or see `gitpipe status`") from None
 
     def check_repo(self, name: str) -> None:
@@ -316,6 +330,10 @@ class DataRepos:
     def is_output(self, name: str) -> bool:
         """Whether `name` is a pipeline, so that the repo of that name is written by it alone."""
         return name in self.pipelines.versions(self.pipelines.head())
+
+    def is_owned(self, branch: str) -> bool:
+        """Whether a pipeline writes the git branch `branch`."""
+        return branch in self.pipelines.owners(self.pipelines.head())
 
     def refuse_output(self, words: Sequence[str], instead: str) -> None:
         """Raises Refused where `words` name the output of a pipeline, also before there is any."""
@@ -612,7 +630,7 @@ class DataRepos:
         versions = [info.pipeline]
         for ref in info.provenance:
             origin = read_origin(self.repo.commit(ref.sha).message)
-            if origin.pipeline == ref.branch:
+            if made_for(ref.branch, origin):
                 versions.append(f"{origin.pipeline}@{origin.version}")
         found = [self.pipelines.recorded_at(*version.split("@", 1)) for version in versions if version]
         return tuple(CommitRef(SPEC_BRANCH, sha) for sha in dict.fromkeys(found) if sha)
@@ -620,7 +638,7 @@ class DataRepos:
     def commit_info(self, branch: str, commit: Commit, open_id: str = "") -> CommitInfo:
         """A commit as commands show it; when its job ran is in the journal, as the commit is reproducible (I4)."""
         origin = read_origin(commit.message)
-        if origin.pipeline != branch:
+        if not made_for(branch, origin):
             origin = Origin()  # made by a person, who cherry-picked an output commit's message
         started, finished = float(commit.author_time), float(commit.time)
         for job in self.journal.jobs("output = ? AND started IS NOT NULL", [commit.sha]) if origin.job else ():

@@ -15,7 +15,7 @@ from gitpipe.datatree import read_listing
 from gitpipe.errors import BadData, NotFound
 from gitpipe.history import History
 from gitpipe.places import Place
-from gitpipe.provenance import read_origin
+from gitpipe.provenance import made_for, read_origin
 from gitpipe.repo import Commit, Repo
 from gitpipe.views import FileLineage
 
@@ -79,7 +79,7 @@ class FileHistory:
         commit = self.repo.commit(ref.sha)
         origin = read_origin(commit.message)
         md5 = read_listing(self.repo, self.blobs, ref.sha).get(path, "")
-        if origin.pipeline != ref.branch:
+        if not made_for(ref.branch, origin):
             return FileLineage(ref, path, md5, commit.subject)
         segments = self._segments(ref)
         line = datumindex.maker(self.blobs, segments, path)
@@ -118,7 +118,7 @@ class FileHistory:
                 below += [self._down(made, file, users) for file, _, _ in datumindex.outputs_of(line)]
         below.sort(key=lambda child: (child.commit.branch, child.path))
         origin = read_origin(commit.message)
-        mine = origin.pipeline == ref.branch
+        mine = made_for(ref.branch, origin)
         made_by = datumindex.maker(self.blobs, self._segments(ref), path) if mine else None
         datum = datumindex.inputs_of(made_by)[0] if made_by else ""
         version = f"{origin.pipeline}@{origin.version}" if mine else ""

@@ -1,6 +1,6 @@
 """How pipelines hang together: who reads whose output.  Knows specs only, no commits and no jobs.
 
-A pipeline reads git branches and owns the one of its own name.
+A pipeline reads git branches and owns one: that of its own name, or ``<name>@<output_branch>``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,12 @@ def reads(spec: Spec) -> set[str]:
 
 def sources(specs: Mapping[str, Spec]) -> set[str]:
     """The git branches that some pipeline reads and none owns."""
-    return {branch for spec in specs.values() for branch in reads(spec)} - set(specs)
+    return {branch for spec in specs.values() for branch in reads(spec)} - set(owners(specs))
+
+
+def owners(specs: Mapping[str, Spec]) -> dict[str, str]:
+    """Git branch -> the pipeline that writes it."""
+    return {spec.output: name for name, spec in specs.items()}
 
 
 def order(specs: Mapping[str, Spec], moved: Mapping[str, str] | None = None) -> list[str]:
@@ -32,7 +37,7 @@ def order(specs: Mapping[str, Spec], moved: Mapping[str, str] | None = None) -> 
     Raises:
         BadSpec: naming a cycle: ``a → b → a`` (a's output goes to b, b's to a).
     """
-    waits_for = {name: _followed(reads(spec), moved or {}) & specs.keys() for name, spec in specs.items()}
+    waits_for = _above(specs, moved)
     readers = _inverted(waits_for)
     missing = {name: len(needs) for name, needs in waits_for.items()}
     ready = sorted(name for name, count in missing.items() if not count)
@@ -64,16 +69,29 @@ def _followed(branches: set[str], moved: Mapping[str, str]) -> set[str]:
 
 
 def upstream(specs: Mapping[str, Spec], name: str) -> set[str]:
-    """All git branches that `name` is made from, directly or not: pipelines and sources."""
-    return _reachable({each: reads(spec) for each, spec in specs.items()}, name)
+    """All pipelines that pipeline `name` is made from, directly or not; none where it is no pipeline."""
+    return _reachable(_above(specs), name)
 
 
-def downstream(specs: Mapping[str, Spec], branch: str) -> set[str]:
-    """All pipelines that are made from git branch `branch` (a source or a pipeline), directly or not."""
-    return _reachable(_readers(specs), branch)
+def downstream(specs: Mapping[str, Spec], name: str) -> set[str]:
+    """All pipelines that are made from pipeline `name`, or else from git branch `name`, directly or not."""
+    readers = _readers(specs)
+    below = {each: readers.get(spec.output, set()) for each, spec in specs.items()}
+    below.setdefault(name, readers.get(name, set()))
+    return _reachable(below, name)
+
+
+def _above(specs: Mapping[str, Spec], moved: Mapping[str, str] | None = None) -> dict[str, set[str]]:
+    """Pipeline -> the pipelines that it reads, also through branches that are `moved` to what those write."""
+    owner = owners(specs)
+    return {
+        name: {owner[branch] for branch in _followed(reads(spec), moved or {}) if branch in owner}
+        for name, spec in specs.items()
+    }
 
 
 def _readers(specs: Mapping[str, Spec]) -> dict[str, set[str]]:
+    """Git branch -> the pipelines that read it."""
     return _inverted({name: reads(spec) for name, spec in specs.items()})
 
 

@@ -59,7 +59,7 @@ def output_branch(repo: Repo, store: PipelineStore) -> list[str]:
     """Whether the branch that is checked out is the output of a pipeline."""
     ref = repo.head_ref()
     branch = ref.removeprefix(HEADS) if ref else ""
-    if not branch or branch not in store.versions(store.head()):
+    if not branch or branch not in store.owners(store.head()):
         return []
     return [
         f"{branch} is the output of a pipeline: commits there are made by gitpipe "

@@ -9,7 +9,7 @@ from gitpipe.commit import CommitRef
 from gitpipe.datarepos import DataRepos
 from gitpipe.errors import NotFound
 from gitpipe.pipelines import PipelineStore
-from gitpipe.provenance import read_origin
+from gitpipe.provenance import made_for, read_origin
 from gitpipe.repo import HEADS, Commit, Repo
 from gitpipe.views import CommitInfo, Lineage
 
@@ -36,7 +36,7 @@ class History:
         known: dict[str, Lineage] = {}
         if not words:
             heads = self.repo.refs("refs/heads")
-            names = self.pipelines.versions(self.pipelines.head())
+            names = self.pipelines.owners(self.pipelines.head())
             tips = [CommitRef(n, heads[HEADS + n]) for n in sorted(names) if HEADS + n in heads]
             return [self._up(ref, known) for ref in tips]
         place = self.data.locate(words, path=False)
@@ -63,15 +63,17 @@ class History:
         return [self._down(place.branch, self.repo.commit(place.commit), self.users(place.commit))]
 
     def users(self, target: str) -> dict[str, list[tuple[str, Commit]]]:
-        """Input commit -> (pipeline, output commit) made from it directly, of all that have `target` above them."""
-        names = self.pipelines.versions(self.pipelines.head())
+        """Input commit -> (output branch, output commit) made from it, of all that have `target` above them."""
+        names = self.pipelines.owners(self.pipelines.head())
         tips = [s for r, s in self.repo.refs("refs/heads").items() if r.removeprefix(HEADS) in names]
+        outputs = {name: branch for branch, name in names.items()}
         users: dict[str, list[tuple[str, Commit]]] = {}
         for commit in self.repo.log(tips, "--first-parent"):
             origin = read_origin(commit.message)
-            if origin.pipeline in names and any(target == r.sha for r in origin.provenance):
-                for ref in direct_inputs(self.repo, commit, origin.pipeline):
-                    users.setdefault(ref.sha, []).append((origin.pipeline, commit))
+            branch = outputs.get(origin.pipeline, "")
+            if branch and any(target == r.sha for r in origin.provenance):
+                for ref in direct_inputs(self.repo, commit, branch):
+                    users.setdefault(ref.sha, []).append((branch, commit))
         return users
 
     def _down(self, branch: str, commit: Commit, users: dict[str, list[tuple[str, Commit]]]) -> Lineage:
@@ -84,7 +86,7 @@ class History:
 
 def direct_inputs(repo: Repo, commit: Commit, branch: str) -> list[CommitRef]:
     """The commits that an output commit of `branch` read itself; none for a commit that a person made."""
-    if read_origin(commit.message).pipeline != branch:
+    if not made_for(branch, read_origin(commit.message)):
         return []
     entry = repo.entry(commit.tree, ".gitpipe/job.json")
     if entry is None:

@@ -162,7 +162,7 @@ class JobRunner:
         if isinstance(parts, Unready):
             return self._not_ready(seq, parts)
         above = closure(parts)
-        parent = self.repo.ref(HEADS + job.pipeline)
+        parent = self.repo.ref(HEADS + pipeline.spec.output)
         head = read_origin(self.repo.commit(parent).message) if parent else Origin()
         if parent and head.key == (version, above):
             self._already_done(job, parent, head)
@@ -547,20 +547,20 @@ class JobRunner:
         Raises:
             Failed: somebody else moved the output branch.
         """
-        name = work.pipeline.name
+        name, branch = work.pipeline.name, work.pipeline.spec.output
         for _ in range(10):
             spec_head = self.pipelines.head()
             if self.pipelines.versions(spec_head).get(name) != work.origin.version:
                 return False  # deleted or updated meanwhile; what its datums made is kept
             moves = [
-                RefUpdate(HEADS + name, commit, work.parent),
+                RefUpdate(HEADS + branch, commit, work.parent),
                 RefUpdate(keep_ref, keep, keep_old),
                 RefUpdate(SPEC_REF, spec_head, spec_head),
             ]
             if self.repo.update_refs(moves, f"gitpipe: job {work.origin.job}"):
                 return True
-            if self.repo.ref(HEADS + name) != work.parent or self.repo.ref(keep_ref) != keep_old:
-                raise Failed(f"branch {name} was moved by somebody else while the job ran: run-pipeline {name}")
+            if self.repo.ref(HEADS + branch) != work.parent or self.repo.ref(keep_ref) != keep_old:
+                raise Failed(f"branch {branch} was moved by somebody else while the job ran: run-pipeline {name}")
         raise Failed(f"{SPEC_BRANCH} keeps changing: run-pipeline {name} when it has come to rest")
 
     def _keep(self, work: Work, before: str | None, who: Signature) -> str:

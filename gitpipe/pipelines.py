@@ -17,11 +17,12 @@ from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from gitpipe.commit import SPEC_BRANCH, check_name, git_branch, repo_of
+from gitpipe.commit import DEFAULT_BRANCH, SPEC_BRANCH, check_name, git_branch, repo_of
 from gitpipe.datatree import data_key
 from gitpipe.errors import BadSpec, GitpipeError, NotFound, Refused
-from gitpipe.graph import order, reads, sources
+from gitpipe.graph import order, owners, reads, sources
 from gitpipe.inputs import Cron, Trigger
+from gitpipe.provenance import read_origin
 from gitpipe.repo import BLOB, EXE, HEADS, LINK, SUBMODULE, TREE, Entry, RefUpdate, Repo, Signature
 from gitpipe.spec import Spec, load_specs
 
@@ -73,6 +74,7 @@ class PipelineStore:
         self.broken: dict[str, str] = {}  # pipeline -> why its newest source could not be taken
         self._loaded: dict[tuple[str, str], Pipeline] = {}
         self._triggers: dict[str, dict[str, Trigger]] = {}
+        self._outputs: dict[tuple[str, str], str] = {}
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
@@ -89,6 +91,25 @@ class PipelineStore:
             for name, entry in self.repo.tree(commit).items()
             if entry.mode == TREE and not name.startswith(".")
         }
+
+    def owners(self, commit: str | None) -> dict[str, str]:
+        """Git branch -> the pipeline that writes it, at a commit of ``__spec__``.
+
+        Reads no more of a spec than that, so that hooks need no pydantic, and a broken one hides no other.
+        """
+        return {self._output(name, version): name for name, version in self.versions(commit).items()}
+
+    def _output(self, name: str, version: str) -> str:
+        found = self._outputs.get((name, version))
+        if found is None:
+            entry = self.repo.tree(version).get("spec.json")
+            try:
+                spec = json.loads(self.repo.blob(entry.sha)) if entry else {}
+                found = git_branch(name, str(spec.get("output_branch") or DEFAULT_BRANCH))
+            except (ValueError, AttributeError):
+                found = name
+            self._outputs[name, version] = found
+        return found
 
     def created(self, name: str) -> float:
         """When a pipeline was recorded first, in POSIX seconds; 0 where it was not."""
@@ -323,33 +344,45 @@ class PipelineStore:
             for leaf in spec.input.leaves():
                 branch = git_branch(leaf.repo, leaf.branch)
                 if isinstance(leaf, Cron):
-                    if leaf.repo in specs:
-                        raise Refused(
-                            f"pipeline {name}: cron repo {leaf.repo} is the output of a pipeline: name another"
-                        )
-                    head = branches.get(HEADS + branch)
-                    if leaf.repo == SPEC_BRANCH or (head and not data_key(self.repo, head)):
-                        raise Refused(f"pipeline {name}: branch {leaf.repo} is not a data repo: name another cron repo")
+                    self._check_cron(name, leaf, specs, branches.get(HEADS + branch))
                     made.add(branch)
                 elif leaf.trigger is not None:
                     moved[branch] = leaf.trigger
-                    if leaf.repo in specs or any(repo_of(b.removeprefix(HEADS))[0] == leaf.repo for b in branches):
+                    if any(repo_of(b.removeprefix(HEADS))[0] == leaf.repo for b in branches):
                         made.add(branch)
         order(specs, follows(moved))
+        owned = self.owners(self.head())
+        for branch, name in owners(specs).items():
+            head = branches.get(HEADS + branch)
+            if name in fresh or branch in owned or head is None:
+                continue
+            if read_origin(self.repo.commit(head).message).pipeline != name:  # where it wrote once, it may again
+                raise Refused(f"pipeline {name} would write to branch {branch}, which exists and is not its own")
         for name in fresh:
             check_name("pipeline", name)
             if name == SPEC_BRANCH:
                 raise BadSpec(f"pipeline name {name!r} is reserved")
-            if HEADS + name in branches:
-                raise Refused(
-                    f"pipeline {name} would write to branch {name}, which exists and is not its own: rename one"
-                )
+            for branch in (name, specs[name].output):
+                if HEADS + branch in branches:
+                    raise Refused(
+                        f"pipeline {name} would write to branch {branch}, which exists and is not its own: rename one"
+                    )
         for branch in sources(specs):
-            if HEADS + branch not in branches and branch not in made:
-                readers = sorted(n for n, s in specs.items() if branch in reads(s))
-                raise BadSpec(
-                    f"pipeline {', '.join(readers)}: input repo {branch} does not exist: `gitpipe create-repo {branch}`"
-                )
+            repo, rest = repo_of(branch)
+            # Another branch of an output (`model@prod`) can only come once there is output.
+            if HEADS + branch in branches or repo in specs or branch in made:
+                continue
+            readers = ", ".join(sorted(n for n, s in specs.items() if branch in reads(s)))
+            if HEADS + repo in branches:
+                raise BadSpec(f"pipeline {readers}: {repo} has no branch {rest}: `gitpipe create-branch {repo} {rest}`")
+            raise BadSpec(f"pipeline {readers}: input repo {repo} does not exist: `gitpipe create-repo {repo}`")
+
+    def _check_cron(self, name: str, cron: Cron, specs: Mapping[str, Spec], head: str | None) -> None:
+        """Raises Refused where a cron input would write to what is no data repo of its own."""
+        if cron.repo in specs:
+            raise Refused(f"pipeline {name}: cron repo {cron.repo} is the output of a pipeline: name another")
+        if cron.repo == SPEC_BRANCH or (head and not data_key(self.repo, head)):
+            raise Refused(f"pipeline {name}: branch {cron.repo} is not a data repo: name another cron repo")
 
     # -- following the source ----------------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ jobs and of commits that were started here keep resolving after the commit is fi
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -119,7 +120,7 @@ class Places:
         """The git branch of repo `name` that a commit belongs to (it may have been amended away since)."""
         origin = read_origin(self.repo.commit(sha).message)
         if origin.pipeline == name:
-            return name
+            return self._written_to(name, sha)
         refs = self.repo.git("for-each-ref", "--format=%(refname)", f"--contains={sha}", "refs/heads").split()
         mine = [r.removeprefix(HEADS) for r in refs if r == HEADS + name or r.startswith(f"{HEADS}{name}@")]
         if mine:
@@ -131,6 +132,15 @@ class Places:
         grep = f"--grep=Provenance: {name}@{sha}"
         return name if self.repo.git("log", "-n", "1", "--branches", "-F", grep, "--format=%H").strip() else None
 
+    def _written_to(self, name: str, sha: str) -> str:
+        """The branch that an output commit of pipeline `name` was made for, as its own record says."""
+        entry = self.repo.entry(sha, ".gitpipe/job.json")
+        try:
+            spec = json.loads(self.repo.blob(entry.sha))["spec"] if entry else {}
+            return git_branch(name, str(spec.get("output_branch") or DEFAULT_BRANCH))
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return name
+
     def _by_id(self, name: str, word: str) -> Place | None:
         held = self.repo.ref(OPEN + word)
         if held:
@@ -140,8 +150,10 @@ class Places:
                 return Place(name, branch, held, word, "", False)
             return None
         for job in self.journal.jobs("id = ? AND pipeline = ? AND output IS NOT NULL", [word, name]):
-            return Place(name, name, job.output, "", "", False)
-        for branch, sha in self.repo.refs(HEADS + name).items():
+            return Place(name, self._written_to(name, job.output or ""), job.output, "", "", False)
+        for branch, sha in self.repo.refs("refs/heads").items():
+            if repo_of(branch.removeprefix(HEADS))[0] != name:
+                continue
             for key in ("Commit-Id", "Job"):
                 found_sha = self.repo.git("log", "-n", "1", "--format=%H", f"--grep=^{key}: {word}$", sha, "--").strip()
                 if found_sha:

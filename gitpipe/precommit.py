@@ -122,7 +122,7 @@ def _untouched_pointer(repo: Repo, tree: Worktree, index: Index) -> str:
     if len(words) != 4 or entry is None or words[1] != entry.sha or tree.ref is None:
         return ""
     store = PipelineStore(repo)
-    if data_key(repo, tree.head or "").folder or tree.ref.removeprefix(HEADS) in store.versions(store.head()):
+    if data_key(repo, tree.head or "").folder or tree.ref.removeprefix(HEADS) in store.owners(store.head()):
         return ""
     outs = read_pointer(repo.blob(entry.sha), POINTER)
     return outs[0].md5 if outs and outs[0].isdir else ""

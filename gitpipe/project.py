@@ -42,11 +42,13 @@ from gitpipe.joblog import JobLogs
 from gitpipe.jobviews import Jobs, job_info, progress
 from gitpipe.journal import JobRow, Journal
 from gitpipe.pipelines import INIT_BRANCH, SPEC_REF, PipelineStore
+from gitpipe.preview import Preview
 from gitpipe.provenance import IDENTITY
 from gitpipe.reconcile import Reconciler
 from gitpipe.repo import HEADS, Repo
 from gitpipe.schedule import rfc3339
 from gitpipe.scheduler import Scheduler
+from gitpipe.spec import spec_schema as spec_schema
 from gitpipe.stage.sandbox import describe
 from gitpipe.stage.slot import sweep
 from gitpipe.uploads import PushedRef, push_blobs
@@ -137,6 +139,10 @@ class Project:
         return Clock(self.repo, self.blobs, self.store, self.checkouts)
 
     @functools.cached_property
+    def preview(self) -> Preview:
+        return Preview(self.repo, self.blobs, self.journal, self.pipelines)
+
+    @functools.cached_property
     def logs(self) -> JobLogs:
         return JobLogs(self.state / "logs")
 
@@ -215,7 +221,7 @@ class Project:
             return jobs
 
         def after(job: JobRow) -> None:
-            self.checkouts.catch_up(HEADS + job.pipeline)
+            self.checkouts.catch_up(HEADS + self.store.load(job.pipeline, job.version).spec.output)
 
         def record(job: JobRow) -> None:
             with notes_lock, contextlib.suppress(GitpipeError):

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from gitpipe.commit import CommitRef
+from gitpipe.commit import CommitRef, repo_of
 from gitpipe.errors import BadData
 
 IDENTITY = "gitpipe <gitpipe@localhost>"
@@ -69,6 +69,12 @@ def read_origin(message: str) -> Origin:
     except BadData:
         return Origin()
     return Origin(name, version, found["Job"][0], refs)
+
+
+def made_for(branch: str, origin: Origin) -> bool:
+    """Whether a commit with this origin, on git branch `branch`, is a result of the pipeline that the repo is named
+    after; other branches of that repo (``model@prod``) are given such commits by ``create-branch``."""
+    return origin.pipeline != "" and origin.pipeline == repo_of(branch)[0]
 
 
 def output_message(origin: Origin, processed: int, skipped: int) -> str:

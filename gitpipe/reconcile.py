@@ -81,11 +81,12 @@ class Reconciler:
         if cursor is None:
             return []
         heads = self.repo.refs("refs/heads")
-        owned = self.pipelines.versions(self.pipelines.head())
+        head = self.pipelines.head()
+        owned, pipelines = self.pipelines.owners(head), self.pipelines.versions(head)
         return [
             b
             for b, sha in cursor.sources.items()
-            if b not in owned and HEADS + b in heads and self._position(b, heads[HEADS + b], owned) != sha
+            if b not in owned and HEADS + b in heads and self._position(b, heads[HEADS + b], pipelines) != sha
         ]
 
     def _now(self, specs: Mapping[str, Spec], heads: Mapping[str, str]) -> dict[str, str]:
@@ -204,7 +205,7 @@ class Reconciler:
         seen: dict[str, str] = {}
         moved = set()
         for name in found:
-            last, head = self.journal.last_good(name, newest), heads.get(HEADS + name, "")
+            last, head = self.journal.last_good(name, newest), heads.get(HEADS + found[name].spec.output, "")
             if last is None or head == last:
                 continue
             seen[name] = head
@@ -259,7 +260,7 @@ class Reconciler:
         specs = {name: p.spec for name, p in found.items()}
         if not found:
             return
-        origins = {name: self._head_origin(name) for name in found}
+        origins = {name: self._head_origin(p) for name, p in found.items()}
         base: dict[str, str] = {}
         for branch, head in now.items():
             stood = {r.sha for o in origins.values() for r in o.provenance if r.branch == branch}
@@ -286,11 +287,12 @@ class Reconciler:
         origins: Mapping[str, Origin],
         names: Sequence[str],
     ) -> None:
-        history = {n: self._history(n) for n in names}
+        history = {n: self._history(found[n]) for n in names}
         done: list[dict[str, str]] = []
         at_head = dict.fromkeys(names, -1)
         for k, (_, vector) in enumerate(vectors):
-            outputs: dict[str, str] = {}
+            outputs: dict[str, str] = {}  # the same by branch, for those who read them
+            here: dict[str, str] = {}
             for name in names:
                 try:
                     above = closure(self._inputs(found[name], vector, outputs))
@@ -298,10 +300,10 @@ class Reconciler:
                     continue
                 sha = history[name].get(above)
                 if sha is not None:
-                    outputs[name] = sha
+                    outputs[found[name].spec.output] = here[name] = sha
                     if origins[name].provenance == above:
                         at_head[name] = k
-            done.append(outputs)
+            done.append(here)
         last = len(vectors) - 1
         for k, (cause, vector) in enumerate(vectors):
             # Passed over: what a pipeline's head has left behind without a result failed once, or was skipped.
@@ -331,17 +333,17 @@ class Reconciler:
             inputs=[str(r) for r in origin.provenance],
         )
 
-    def _head_origin(self, name: str) -> Origin:
-        sha = self.repo.ref(HEADS + name)
+    def _head_origin(self, pipeline: Pipeline) -> Origin:
+        sha = self.repo.ref(HEADS + pipeline.spec.output)
         return read_origin(self.repo.commit(sha).message) if sha else Origin()
 
-    def _history(self, name: str) -> dict[tuple[CommitRef, ...], str]:
+    def _history(self, pipeline: Pipeline) -> dict[tuple[CommitRef, ...], str]:
         """Closure -> newest output commit, over the whole output branch, in one pass."""
-        head = self.repo.ref(HEADS + name)
+        head = self.repo.ref(HEADS + pipeline.spec.output)
         found: dict[tuple[CommitRef, ...], str] = {}
         for commit in self.repo.log([head], "--first-parent") if head else ():
             origin = read_origin(commit.message)
-            if origin.pipeline == name:
+            if origin.pipeline == pipeline.name:
                 found.setdefault(origin.provenance, commit.sha)
         return found
 
@@ -375,10 +377,10 @@ class Reconciler:
     def inputs_of(self, pipeline: Pipeline, set_id: int) -> Unready | list[tuple[CommitRef, tuple[CommitRef, ...]]]:
         """The direct inputs, each with its closure, of a pipeline in a set; or why there is no job to run."""
         vector = self.journal.sources(set_id)
-        everything = self.pipelines.versions(self.pipelines.head())
+        owned = self.pipelines.owners(self.pipelines.head())
         parts: list[tuple[CommitRef, tuple[CommitRef, ...]]] = []
         for branch in sorted(reads(pipeline.spec)):
-            if branch not in everything:
+            if branch not in owned:
                 sha = vector.get(branch)
                 if sha is None or not is_data(self.repo, sha):
                     return Unready(f"{branch} has no data yet", silent=True)
@@ -388,11 +390,12 @@ class Reconciler:
                 parts.append((CommitRef(branch, vector[branch]), self._above(branch, vector[branch])))
                 continue
             # Its newest job up to here: where that failed, an older output is not what this vector asks for.
-            here = self.journal.newest_over(branch, set_id)
+            owner = owned[branch]
+            here = self.journal.newest_over(owner, set_id)
             if here and here.state in (JobState.FAILED, JobState.UNRUNNABLE, JobState.KILLED):
-                root = here.reason if here.state is JobState.UNRUNNABLE else f"{branch} {here.state.value}"
+                root = here.reason if here.state is JobState.UNRUNNABLE else f"{owner} {here.state.value}"
                 return Unready(root)
-            sha = self.journal.last_good(branch, set_id)
+            sha = self.journal.last_good(owner, set_id)
             if sha is None:
                 return Unready(f"{branch} has no output yet", silent=True)
             parts.append((CommitRef(branch, sha), read_origin(self.repo.commit(sha).message).provenance))

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
+from gitpipe.commit import git_branch
 from gitpipe.errors import BadSpec, GitpipeError
 from gitpipe.inputs import COMBINED, Cron, Input, Pfs, Trigger
 
@@ -88,6 +89,11 @@ class Spec:
     writable_inputs: bool = False
     commits: str = ""
     ignored: tuple[str, ...] = field(default=())
+
+    @property
+    def output(self) -> str:
+        """The git branch that it owns: that of its name, or ``<name>@<output_branch>``."""
+        return git_branch(self.name, self.output_branch)
 
     @property
     def parallelism(self) -> int:
@@ -176,10 +182,10 @@ def load_specs(text: bytes, source: str) -> list[Spec]:
 
 
 def spec_schema() -> dict[str, Any]:
-    """The JSON Schema of a spec, for editors."""
-    from gitpipe.spec_form import SpecForm
+    """The JSON Schema (draft 2020-12) of a spec file: one pipeline or an array, fields in snake or camel case."""
+    from gitpipe.spec_form import schema
 
-    return SpecForm.model_json_schema()
+    return schema()
 
 
 def _spec(document: Document, source: str, recorded: bool) -> Spec:
@@ -198,7 +204,7 @@ def _from_form(form: SpecForm, recorded: bool) -> Spec:
     return Spec(
         name=name,
         transform=_transform(form.transform),
-        input=_input(form.input, name),
+        input=_input(form.input, name, form.output_branch),
         description=form.description,
         constant=form.parallelism_spec.constant or 0,
         coefficient=form.parallelism_spec.coefficient or 0.0,
@@ -236,11 +242,11 @@ def _transform(form: TransformForm) -> Transform:
     )
 
 
-def _input(form: InputForm, pipeline: str) -> Input:
-    return _build_input(form, ("input",), pipeline, itertools.count(1))
+def _input(form: InputForm, pipeline: str, output_branch: str) -> Input:
+    return _build_input(form, ("input",), pipeline, output_branch, itertools.count(1))
 
 
-def _build_input(form: InputForm, path: Path, pipeline: str, numbers: Iterator[int]) -> Input:
+def _build_input(form: InputForm, path: Path, pipeline: str, output_branch: str, numbers: Iterator[int]) -> Input:
     """An input and those within; `numbers` number the branches that triggers move, over all of the spec."""
     from gitpipe.spec_form import CronForm, FieldError, PfsForm
 
@@ -250,7 +256,7 @@ def _build_input(form: InputForm, path: Path, pipeline: str, numbers: Iterator[i
     try:
         if isinstance(body, PfsForm):
             leaf = _pfs(body, pipeline, numbers)
-            if leaf.repo == pipeline and leaf.branch == "master":
+            if (leaf.repo, leaf.branch) == (pipeline, output_branch):
                 raise FieldError((*path, "repo"), f"pipeline {pipeline!r} cannot read its own output")
             return leaf
         if isinstance(body, CronForm):
@@ -259,7 +265,9 @@ def _build_input(form: InputForm, path: Path, pipeline: str, numbers: Iterator[i
             if cron.repo == pipeline:
                 raise FieldError((*path, "repo"), f"pipeline {pipeline!r} cannot read its own output")
             return cron
-        inputs = tuple(_build_input(each, (*path, index), pipeline, numbers) for index, each in enumerate(body))
+        inputs = tuple(
+            _build_input(each, (*path, index), pipeline, output_branch, numbers) for index, each in enumerate(body)
+        )
         return COMBINED[kind](inputs)
     except GitpipeError as e:
         raise FieldError(path, str(e)) from None

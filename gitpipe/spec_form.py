@@ -143,7 +143,14 @@ def _env_name(name: str) -> str:
 Text = Annotated[str, AfterValidator(_text)]
 EnvName = Annotated[str, AfterValidator(_env_name)]
 Whole = Annotated[int, BeforeValidator(_no_bool)]
-Count = Annotated[Whole, Field(ge=0, le=10_000)]
+Count = Annotated[
+    Whole,
+    Field(ge=0, le=10_000),
+    # As a string in specs of Pachyderm 1.x.
+    WithJsonSchema(
+        {"anyOf": [{"type": "integer", "minimum": 0, "maximum": 10_000}, {"type": "string", "pattern": "^[0-9]+$"}]}
+    ),
+]
 Seconds = Annotated[float, BeforeValidator(duration), WithJsonSchema({"type": "string", "examples": ["90s", "1h30m"]})]
 CodePaths = Annotated[
     list[Annotated[str, _worded(_code_path)]],
@@ -158,6 +165,7 @@ class Form(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
     refused: ClassVar[dict[str, str]] = {}  # fields of Pachyderm's that are not to be accepted -> why
+    skipped: ClassVar[tuple[str, ...]] = ()  # keys that say nothing about a pipeline
 
     @validator(mode="before")
     @classmethod
@@ -166,6 +174,8 @@ class Form(BaseModel):
             raise PydanticCustomError("form", "{message}", {"message": f"expected an object, got {shown(data)}"})
         out: dict[str, Any] = {}
         for key, value in data.items():
+            if key in cls.skipped:
+                continue
             name = snake(str(key))
             if name in cls.refused and value not in (None, False):
                 raise _field_error(key, cls.refused[name])
@@ -199,12 +209,16 @@ class TransformForm(Form):
     refused: ClassVar[dict[str, str]] = {
         "datum_batching": "datum batching is not supported; one run of the command gets one datum",
     }
-    cmd: list[Text] | None = Field(None, min_length=1)
-    stdin: list[Text] = []
-    env: dict[EnvName, Text] = {}
-    image: Text = ""
-    working_dir: Text = ""
-    accept_return_code: list[Annotated[Whole, Field(ge=0, le=255)]] = []
+    cmd: list[Text] | None = Field(
+        None, min_length=1, description="The program and its arguments; no shell reads them."
+    )
+    stdin: list[Text] = Field([], description="Lines for the program's standard input, such as commands for sh.")
+    env: dict[EnvName, Text] = Field({}, description="Environment variables.")
+    image: Text = Field("", description="A container image; what it stands for is part of a datum's identity.")
+    working_dir: Text = Field("", description="Where the program starts; by default in the code, /code.")
+    accept_return_code: list[Annotated[Whole, Field(ge=0, le=255)]] = Field(
+        [], description="Exit statuses that count as success, beside 0."
+    )
     err_cmd: list[Text] = []
     err_stdin: list[Text] = []
     python: Annotated[str, AfterValidator(_callable)] | None = Field(
@@ -223,19 +237,27 @@ class TriggerForm(Form):
     refused: ClassVar[dict[str, str]] = {
         "rate_limit_spec": "a rate limit is not supported; cron_spec moves the branch with the clock",
     }
-    branch: Annotated[str, _worded(check_branch)] = DEFAULT_BRANCH
-    size: Annotated[str, AfterValidator(_size)] = ""
-    commits: Count = 0
-    cron_spec: Annotated[str, AfterValidator(_schedule)] = ""
-    all: StrictBool = False
+    branch: Annotated[str, _worded(check_branch)] = Field(DEFAULT_BRANCH, description="The branch to watch.")
+    size: Annotated[str, AfterValidator(_size)] = Field("", description="Move when it has so much more data, as 1MB.")
+    commits: Count = Field(0, description="Move when it has so many data commits more.")
+    cron_spec: Annotated[str, AfterValidator(_schedule)] = Field(
+        "", description="Move when this schedule has struck since the first of these commits, as @daily."
+    )
+    all: StrictBool = Field(False, description="Move when all conditions hold that are given, not any of them.")
 
 
 class CronForm(Form):
-    name: Annotated[str, _worded(check_input_name)]
-    spec: Annotated[str, AfterValidator(_schedule)]
-    repo: Annotated[str, _worded(_repo_name)] | None = None
-    start: Annotated[str, BeforeValidator(_moment)] = ""
-    overwrite: StrictBool = False
+    name: Annotated[str, _worded(check_input_name)] = Field(
+        description="The folder below /pfs that each tick's file appears in."
+    )
+    spec: Annotated[str, AfterValidator(_schedule)] = Field(
+        description='When it ticks, in UTC: "@every 10s", "@daily", or minute, hour, day, month, weekday.'
+    )
+    repo: Annotated[str, _worded(_repo_name)] | None = Field(
+        None, description="The repo that the ticks are committed to; by default <pipeline>_<name>."
+    )
+    start: Annotated[str, BeforeValidator(_moment)] = Field("", description="No tick up to this time, RFC 3339.")
+    overwrite: StrictBool = Field(False, description="Each tick's file replaces all earlier ones.")
     project: NotUsed = None
     commit: NotUsed = None
 
@@ -245,16 +267,22 @@ class PfsForm(Form):
         "commit": "an input pinned to a commit is not supported; name a branch instead",
         "s3": "inputs through an S3 gateway are not supported; read the files under /pfs",
     }
-    repo: Annotated[str, _worded(_repo_name)]
-    glob: Annotated[str, _worded(_glob)]
-    name: Annotated[str, _worded(check_input_name)] | None = None
-    branch: Annotated[str, _worded(check_branch)] = "master"
-    lazy: StrictBool = False
-    empty_files: StrictBool = False
-    join_on: Text = ""
-    outer_join: StrictBool = False
-    group_by: Text = ""
-    trigger: TriggerForm | None = None
+    repo: Annotated[str, _worded(_repo_name)] = Field(description="The repo to read: a git branch.")
+    glob: Annotated[str, _worded(_glob)] = Field(
+        description='How its files are cut into datums: "/" is all of them in one, "/*" each file or folder at the top.'
+    )
+    name: Annotated[str, _worded(check_input_name)] | None = Field(
+        None, description="The folder below /pfs that the files appear in; by default the repo's name."
+    )
+    branch: Annotated[str, _worded(check_branch)] = Field("master", description="The repo's branch.")
+    lazy: StrictBool = Field(False, description="Accepted; files are linked, not copied, so there is nothing to defer.")
+    empty_files: StrictBool = Field(False, description="Show the files' names only, without their content.")
+    join_on: Text = Field("", description="In a join, the key: $1 is what the glob's first (…) captured.")
+    outer_join: StrictBool = Field(False, description="In a join, keep what has no partner.")
+    group_by: Text = Field("", description="In a group, the key: $1 is what the glob's first (…) captured.")
+    trigger: TriggerForm | None = Field(
+        None, description="Read a branch of the pipeline's own, which moves to another one when a condition holds."
+    )
     project: NotUsed = None
     repo_type: NotUsed = None
 
@@ -267,7 +295,7 @@ class InputForm(Form):
     }
     pfs: PfsForm | None = None
     atom: PfsForm | None = Field(None, description="What Pachyderm 1.x calls pfs.")
-    cron: CronForm | None = None
+    cron: CronForm | None = Field(None, description="A repo that the clock writes to.")
     cross: list[InputForm] | None = Field(None, min_length=1)
     union: list[InputForm] | None = Field(None, min_length=1)
     join: list[InputForm] | None = Field(None, min_length=1)
@@ -287,8 +315,10 @@ class InputForm(Form):
 
 
 class ParallelismForm(Form):
-    constant: Count | None = None
-    coefficient: Annotated[float, Field(gt=0, le=10_000, allow_inf_nan=False)] | None = None
+    constant: Count | None = Field(default=None, description="So many workers.")
+    coefficient: Annotated[float, Field(gt=0, le=10_000, allow_inf_nan=False)] | None = Field(
+        default=None, description="So many workers for each CPU."
+    )
     strategy: str | None = Field(
         default=None, description="Pachyderm 1.4 only; what counts is constant or coefficient."
     )
@@ -303,6 +333,7 @@ class ParallelismForm(Form):
 class SpecForm(Form):
     """One pipeline."""
 
+    skipped: ClassVar[tuple[str, ...]] = ("$schema",)
     refused: ClassVar[dict[str, str]] = {
         "inputs": 'the old list of inputs is not supported; write "input": {"cross": [{"pfs": {…}}, …]}',
         "spout": "spouts are not supported; a pipeline needs an input",
@@ -312,12 +343,14 @@ class SpecForm(Form):
     pipeline: Named
     transform: TransformForm
     input: InputForm
-    description: Text = ""
-    parallelism_spec: ParallelismForm = ParallelismForm()
-    datum_tries: Count = 0
-    datum_timeout: Seconds | None = None
-    job_timeout: Seconds | None = None
-    output_branch: Annotated[str, _worded(check_branch)] = "master"
+    description: Text = Field("", description="A sentence for list-pipeline and people.")
+    parallelism_spec: ParallelismForm = Field(ParallelismForm(), description="How many workers.")
+    datum_tries: Count = Field(0, description="How often a failing datum is tried; by default 3 times.")
+    datum_timeout: Seconds | None = Field(None, description='The longest that a datum may take, such as "90s".')
+    job_timeout: Seconds | None = Field(None, description='The longest that a job may take, such as "1h30m".')
+    output_branch: Annotated[str, _worded(check_branch)] = Field(
+        "master", description="The branch of its own repo that the pipeline writes."
+    )
     code: CodePaths | None = Field(
         None, description="Path or paths of the pipeline's code, from the folder of the spec file; [] is none."
     )
@@ -355,6 +388,42 @@ class SpecForm(Form):
     reprocess_spec: NotUsed = None
     spec_commit: NotUsed = None
     dry_run: NotUsed = None
+
+
+RECORDED = ("salt", "ignored")
+"""Fields of `SpecForm` that people do not write."""
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema of a spec file, from the same types that check one."""
+    made = SpecForm.model_json_schema(ref_template="#/$defs/{model}")
+    definitions: dict[str, Any] = made.pop("$defs")
+    for name in RECORDED:
+        del made["properties"][name]
+    made["properties"]["$schema"] = {"type": "string"}
+    definitions["SpecForm"] = made
+    for definition in definitions.values():
+        fields = definition.get("properties", {})
+        definition["properties"] = fields | {camel(name): value for name, value in fields.items()}
+        for field in fields.values():
+            field.pop("title", None)
+            if field.get("default", "") is None:
+                del field["default"]
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Pipelines of gitpipe, as Pachyderm 1.x and 2.x write them",
+        "anyOf": [
+            {"$ref": "#/$defs/SpecForm"},
+            {"type": "array", "items": {"$ref": "#/$defs/SpecForm"}, "minItems": 1},
+        ],
+        "$defs": definitions,
+    }
+
+
+def camel(name: str) -> str:
+    """``datum_tries`` -> ``datumTries``."""
+    first, *rest = name.split("_")
+    return first + "".join(part.capitalize() for part in rest)
 
 
 def parse(value: Any) -> SpecForm:

@@ -97,11 +97,11 @@ def _misfits(repo: Repo, spec: Spec, path: str, recorded: Mapping[str, Spec], tr
         check_name("pipeline", spec.name)
         if spec.name == SPEC_BRANCH:
             raise BadSpec(f"pipeline name {spec.name!r} is reserved")
-        head = repo.ref(HEADS + spec.name)
+        head = repo.ref(HEADS + spec.output)
         # In a clone the outputs may be here without __spec__; then their own commits say whose they are.
         if head and spec.name not in recorded and read_origin(repo.commit(head).message).pipeline != spec.name:
             raise Refused(
-                f"pipeline {spec.name} would write to branch {spec.name}, which exists and is not its own: rename one"
+                f"pipeline {spec.name} would write to branch {spec.output}, which exists and is not its own: rename one"
             )
     except GitpipeError as error:
         problems.append(f"{path}: {error}")

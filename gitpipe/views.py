@@ -122,6 +122,15 @@ class DatumInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class DatumPreview:
+    """The first datums of a spec that did not run yet (state: new, skipped), and how many there are."""
+
+    datums: tuple[DatumInfo, ...]
+    total: int
+    more: bool = False  # there are more than `total`, which were not counted
+
+
+@dataclass(frozen=True, slots=True)
 class DatumDetails:
     datum: DatumInfo
     pipeline: str

@@ -30,7 +30,7 @@ checkout example guards hookconfig hooks speccheck
 clock
 catalog
 datarepos
-branches filediff history job
+branches filediff history job preview
 filehistory
 jobviews scheduler
 datumviews

@@ -187,7 +187,7 @@ def test_the_branch_comes_and_goes_with_its_pipeline(lab: Lab) -> None:
     assert lab.head("a@p-trigger-1")
     lab.project.pipelines.delete("p")
     assert not lab.head("a@p-trigger-1") and lab.head("a")
-    with pytest.raises(BadSpec, match="input repo nope@p-trigger-1 does not exist"):
+    with pytest.raises(BadSpec, match="input repo nope does not exist"):
         create(lab, repo="nope", commits=1)
 
 

@@ -9,9 +9,9 @@ from typing import Annotated
 import typer
 
 from gitpipe.cli import complete, show
-from gitpipe.cli.app import JOBS, MANY, Raw, command, project
+from gitpipe.cli.app import JOBS, MANY, Raw, command, project, standard_input
 from gitpipe.cli.progress import JobProgress
-from gitpipe.errors import GitpipeError, JobFailed
+from gitpipe.errors import GitpipeError, JobFailed, UsageError
 from gitpipe.views import JobInfo
 
 OfPipeline = Annotated[
@@ -82,13 +82,56 @@ def stop_job(
     print(f"{stopped.pipeline}: stopped; 'gitpipe run-pipeline {stopped.pipeline}' runs it again")
 
 
+FIRST = 20
+
+
 @command("list-datum", JOBS)
-def list_datum(job: OneJob, raw: Raw = False) -> None:
-    """List the datums of a job and what became of each.
+def list_datum(
+    job: Annotated[
+        str,
+        typer.Argument(
+            metavar="[JOB|PIPELINE]",
+            help="A job's id, or a pipeline (its newest job; with -f, one of the file's).",
+            autocompletion=complete.jobs_and_pipelines,
+        ),
+    ] = "",
+    file: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--file",
+            "-f",
+            metavar="FILE",
+            help="Instead of a job's, the datums that this spec would have now.",
+            autocompletion=complete.files,
+        ),
+    ] = None,
+    number: Annotated[
+        int | None,
+        typer.Option(
+            "--number", "-n", min=0, max=MANY, metavar="N", help=f"With -f, the first N only ({FIRST}; all with --raw)."
+        ),
+    ] = None,
+    raw: Raw = False,
+) -> None:
+    """List the datums of a job and what became of each, or those that a spec would have.
 
     Example: gitpipe list-datum inference
+
+    Example: gitpipe list-datum -f pipelines/iris/infer.json
     """
-    show.many(project().datums.list(job), show.DATUM, as_json=raw)
+    if file is None:
+        if not job:
+            raise UsageError("list-datum: name a job or a pipeline, or a spec with -f FILE")
+        show.many(project().datums.list(job), show.DATUM, as_json=raw)
+        return
+    limit = number if number is not None else None if raw else FIRST
+    found = project().preview.datums(file, job, limit, stdin=standard_input())
+    show.many(found.datums, show.DATUM, as_json=raw)
+    if not raw:
+        shown = f"; the first {len(found.datums)} are shown, -n shows more" if len(found.datums) < found.total else ""
+        count = f"{'more than ' if found.more else ''}{found.total} datum{'' if found.total == 1 else 's'}"
+        sys.stdout.flush()  # else the count comes before the table where both go to one place
+        print(f"gitpipe: {count}{shown}", file=sys.stderr)
 
 
 @command("inspect-datum", JOBS)

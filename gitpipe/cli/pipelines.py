@@ -24,13 +24,19 @@ Pipeline = Annotated[
 ]
 
 
+DryRun = Annotated[
+    bool, typer.Option("--dry-run", help="Change nothing; say what would be, and how many datums would run.")
+]
+
+
 @command("create-pipeline", PIPELINES)
-def create_pipeline(file: Specs = None) -> None:
+def create_pipeline(file: Specs = None, dry_run: DryRun = False) -> None:
     """Create the pipelines of a spec file, and run them on the data that is there.
 
     Example: gitpipe create-pipeline -f pipelines/iris/train.json
     """
-    say(project().pipelines.create(sources(file, "spec"), stdin=standard_input()))
+    given, here = sources(file, "spec"), project()
+    say((here.preview if dry_run else here.pipelines).create(given, stdin=standard_input()))
 
 
 @command("update-pipeline", PIPELINES)
@@ -38,13 +44,28 @@ def update_pipeline(
     file: Specs = None,
     reprocess: Annotated[bool, typer.Option("--reprocess", help="Skip no datum, run all again.")] = False,
     create: Annotated[bool, typer.Option("--create", help="Create a pipeline that does not exist.")] = False,
+    dry_run: DryRun = False,
 ) -> None:
     """Replace pipelines by what a spec file says, and run what that changes.
 
     Example: gitpipe update-pipeline -f pipelines/iris/train.json --reprocess
     """
-    given = sources(file, "spec")
-    say(project().pipelines.update(given, reprocess=reprocess, create=create, stdin=standard_input()))
+    given, here = sources(file, "spec"), project()
+    pipelines = here.preview if dry_run else here.pipelines
+    say(pipelines.update(given, reprocess=reprocess, create=create, stdin=standard_input()))
+
+
+@command("schema", PIPELINES)
+def schema() -> None:
+    """Print the JSON Schema of pipeline specs, with which editors complete and check them.
+
+    Example: gitpipe schema > pipelines/spec.schema.json
+    """
+    import json
+
+    from gitpipe.project import spec_schema
+
+    print(json.dumps(spec_schema(), indent=1))
 
 
 @command("list-pipeline", PIPELINES)

@@ -75,15 +75,22 @@ class Clock:
         due += self._move_all(mine, {b for b, (_, owner) in triggers.items() if owner}, now)
         return min((each for each in due if each is not None), default=None)
 
-    def watches(self, branch: str) -> bool:
-        """Whether some trigger may move a branch when `branch` has moved."""
-        triggers = self.pipelines.triggers(self.pipelines.head())
-        return any(git_branch(repo_of(b)[0], t.branch) == branch for b, (t, _) in triggers.items())
+    def watches(self, repo: str) -> bool:
+        """Whether some trigger may move a branch when `repo` has changed; where a spec is broken, none does."""
+        try:
+            triggers = self.pipelines.triggers(self.pipelines.head())
+        except GitpipeError:
+            return False
+        return any(repo_of(branch)[0] == repo for branch in triggers)
 
     def catch_up(self) -> None:
         """Bring the working trees along that a kill left behind their branch."""
         head = self.pipelines.head()
-        for branch in {*(git_branch(cron.repo) for _, cron in self._crons(head)), *self.pipelines.triggers(head)}:
+        try:
+            found = {*(git_branch(cron.repo) for _, cron in self._crons(head)), *self.pipelines.triggers(head)}
+        except GitpipeError:
+            return  # a broken spec, which `advance` will say
+        for branch in found:
             self.checkouts.catch_up(HEADS + branch)
 
     def hands(self) -> list[Hand]:

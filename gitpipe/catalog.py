@@ -311,7 +311,7 @@ class Catalog:
         )
 
     def state(self, pipeline: Pipeline) -> str:
-        """``running``, ``stopped``, ``untrusted`` or ``failing``."""
+        """``running``, ``stopped``, ``untrusted``, ``failing``, or ``no input`` where a branch that it read is gone."""
         return self._state(pipeline, *self.store.trusted_and_stopped())
 
     def _state(self, pipeline: Pipeline, trusted: set[str], stopped: set[str]) -> str:
@@ -322,6 +322,10 @@ class Catalog:
         last = self.journal.jobs(
             "pipeline = ? AND state NOT IN ('queued', 'running')", [pipeline.name], "ORDER BY set_id DESC LIMIT 1"
         )
+        if (last or self.repo.ref(HEADS + pipeline.spec.output)) and not all(
+            self.repo.ref(HEADS + branch) for branch in reads(pipeline.spec)
+        ):
+            return "no input"
         bad = (JobState.FAILED, JobState.UNRUNNABLE, JobState.KILLED)
         return "failing" if last and last[0].state in bad else "running"
 

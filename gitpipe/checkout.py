@@ -6,9 +6,11 @@ holds; ``gitpipe add`` turns ``data/`` into a pointer in the index.  What happen
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from gitpipe import datumindex, workdata
@@ -17,36 +19,74 @@ from gitpipe.blobs.dvc import DvcStore
 from gitpipe.blobs.pointers import DVC_GITIGNORE, DVCIGNORE, GITIGNORE, read_pointer, write_pointer
 from gitpipe.commit import SPEC_BRANCH, Listing
 from gitpipe.datatree import DATA, POINTER, data_key, read_listing
-from gitpipe.errors import GitpipeError, Refused, UsageError
+from gitpipe.errors import BadData, GitpipeError, Refused, UsageError
+from gitpipe.faults import point
 from gitpipe.graph import owners, reads
+from gitpipe.kept import kept_sets
 from gitpipe.pipelines import PipelineStore
 from gitpipe.repo import HEADS, RefUpdate, Repo, Worktree
 from gitpipe.scan import printable
 
 BLOB_MARK = "gitpipe-data"
-LEFT_BEHIND = 3  # so many commits back a working tree is looked for that a kill left behind
+MOVING = "gitpipe-moving"  # in the git dir of a working tree: the commits between which its branch is moved
+LEFT_BEHIND = 3  # so many commits back the output of a pipeline is looked for in the index of a working tree
 
 
-@dataclass(frozen=True, slots=True)
-class Behind:
-    """A working tree that stands on a branch that moved without it, and why it could not follow."""
-
-    tree: Worktree
-    reason: str
-
-
-def blob_store(repo: Repo, cache: str, top: Path | None) -> DvcStore:
+def blob_store(repo: Repo, cache: str, top: Path | None, remote: str = "") -> DvcStore:
     """The one blob cache of all working trees: below the common git dir, where `git clean` does not reach, or `cache`,
     where DVC was told when `init` ran.  What the ``.dvc/config`` of a branch says of it does not count: data branches
     have others than main, and it may have come by fetch (I12).
 
     Args:
         cache: git config ``gitpipe.cache``, or "".
-        top: the working tree whose DVC configuration says how files are linked, and which remotes there are.
+        top: the working tree whose DVC configuration says how files are linked, and which remotes there are; None
+            for the main one, as the runner works from the git dir.
+        remote: git config ``gitpipe.remote``, a remote beside those: URL, or folder as seen from the git dir; or "".
     """
+    top = top or next((tree.top for tree in repo.worktrees()), None)
     config = read_config(top / ".dvc") if top else DvcConfig()
     folder = Path(cache) if cache else repo.common / "dvc" / "cache"
-    return DvcStore(folder, cache_types=config.cache_types, shared=config.shared, fetch_root=top)
+    return DvcStore(
+        folder, cache_types=config.cache_types, shared=config.shared, fetch_root=top, remote=remote_url(repo, remote)
+    )
+
+
+def remote_url(repo: Repo, remote: str) -> str:
+    """The value of git config ``gitpipe.remote`` as DVC wants it."""
+    return os.path.normpath(repo.common / Path(remote).expanduser()) if remote and "://" not in remote else remote
+
+
+@contextlib.contextmanager
+def _moving(trees: Sequence[Worktree], *, wait: bool = True) -> Iterator[None]:
+    """One at a time moves the branch of a working tree, or brings the tree after it; a kill ends that, too.
+
+    Raises:
+        Refused: somebody else does, and `wait` is not wanted.
+    """
+    how = fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB
+    with contextlib.ExitStack() as stack:
+        for tree in sorted(trees, key=lambda tree: tree.git_dir):
+            try:
+                fcntl.flock(stack.enter_context((tree.git_dir / MOVING).open("a")), how)
+            except BlockingIOError as error:
+                raise Refused(f"{tree.top} is on its way to where its branch is: try again") from error
+            except PermissionError:
+                pass  # another user's working tree: that user's gitpipe will see to it
+        yield
+
+
+def _write_note(tree: Worktree, text: str) -> None:
+    with contextlib.suppress(PermissionError):
+        (tree.git_dir / MOVING).write_text(text)
+
+
+def read_note(tree: Worktree) -> tuple[str, str]:
+    """The commits between which the branch of a working tree is being moved, or was when that was killed; or ""."""
+    try:
+        old, new = (tree.git_dir / MOVING).read_text().split()
+    except (OSError, ValueError):
+        return "", ""
+    return old, new
 
 
 class Checkouts:
@@ -60,7 +100,7 @@ class Checkouts:
     def move_branch(
         self, ref: str, new: str, old: str, reason: str, *, strict: bool, also: Sequence[RefUpdate] = ()
     ) -> bool:
-        """Move a branch, and the clean working trees on it; False where it was not on `old` any more.
+        """Move a branch, and the working trees on it; False where it was not on `old` any more.
 
         Args:
             strict: a dirty working tree on it is a refusal instead of being left behind.
@@ -69,79 +109,163 @@ class Checkouts:
             Refused: naming the dirty working tree.
         """
         trees = self._on(ref)
-        for tree in trees:
-            why = self._dirty(tree, old)
-            if why and strict and self._left_behind(tree, old):
+        for tree in trees if strict else ():
+            self._catch_up(tree)
+        with _moving(trees):
+            if trees and self.repo.ref(ref) != old:
+                return False  # the trees are with it where it is now, and are not dirty for that
+            for tree in trees if strict else ():
                 why = self._dirty(tree, old)
-            if why and strict:
-                raise Refused(f"{ref.removeprefix(HEADS)} is checked out in {tree.top}, where {why}: commit it first")
-        if not self.repo.update_refs([RefUpdate(ref, new, old), *also], reason):
-            return False
-        for tree in trees:
-            self._follow(tree, old, new)
+                if why:
+                    raise Refused(
+                        f"{ref.removeprefix(HEADS)} is checked out in {tree.top}, where {why}: commit it first"
+                    )
+            for tree in trees:
+                _write_note(tree, f"{old} {new}\n")
+            if trees:
+                self.repo.sync()  # the notes are there before the branch moves, whatever happens to the machine (I7)
+            point("before-ref")
+            if not self.repo.update_refs([RefUpdate(ref, new, old), *also], reason):
+                for tree in trees:
+                    _write_note(tree, "")
+                return False
+            point("after-ref")
+            for tree in trees:
+                # What came up since is for `status` to name.
+                with contextlib.suppress(Refused):
+                    if not self._obstacle(tree, old, new)[0]:
+                        self._follow(tree, old, new)
         return True
 
-    def _left_behind(self, tree: Worktree, head: str) -> bool:
-        """Whether a kill left this working tree one of the last few commits behind its branch; then it is brought on.
-
-        Index, tracked files and ``data/`` are all those of that commit, so nothing of the user's is in them.  (A revert
-        that is staged by hand has the index of an earlier commit, but not its ``data/``.)
-        """
-        stamp = workdata.read_stamp(tree.git_dir)
-        commit = head
-        for _ in range(LEFT_BEHIND):
-            parents = self.repo.commit(commit).parents
-            if stamp is None or not parents:
-                return False
-            commit = parents[0]
-            if self._oid(commit) == stamp.oid and not self._dirty(tree, commit):
-                self._follow(tree, commit, head)
-                return True
-        return False
-
-    def catch_up(self, ref: str) -> list[Behind]:
-        """Bring the clean working trees on `ref` to where it is now; those that cannot be.
-
-        What the index holds says where a working tree was left, so this also mends what a kill in between left.
-        """
-        head = self.repo.ref(ref)
-        behind: list[Behind] = []
+    def catch_up(self, ref: str) -> None:
+        """Bring the working trees on `ref` to where it is now; those that cannot be are named by `behind`."""
         for tree in self._on(ref):
-            stamp = workdata.read_stamp(tree.git_dir)
-            if head is None or stamp is None or stamp.commit == head:
-                continue
-            if stamp.branch != ref.removeprefix(HEADS) or not self._exists(stamp.commit):
-                continue
-            if self.repo.tracked_clean(tree, head):
-                self._bring(tree, head)  # git itself has moved it; only data/ is behind
-                continue
-            why = self._dirty(tree, stamp.commit)
-            if why:
-                behind.append(Behind(tree, why))
-            else:
-                self._follow(tree, stamp.commit, head)
-        return behind
+            with contextlib.suppress(GitpipeError):
+                self._catch_up(tree, wait=False)
 
     def catch_up_all(self) -> None:
-        """`catch_up` for every output branch that is checked out somewhere."""
-        owned = self.pipelines.owners(self.pipelines.head())
+        """`catch_up` for every branch that is checked out somewhere."""
         for tree in self.repo.worktrees():
-            if tree.ref is not None and tree.ref.removeprefix(HEADS) in owned:
-                self.catch_up(tree.ref)
+            with contextlib.suppress(GitpipeError):
+                self._catch_up(tree, wait=False)
 
-    def behind(self) -> list[Behind]:
-        """Working trees that did not follow their branch, for ``status``."""
-        found = []
-        owned = self.pipelines.owners(self.pipelines.head())
+    def behind(self) -> list[str]:
+        """The working trees that are not where their branch is, and what to do, for ``status``; a line each."""
+        lines = []
         for tree in self.repo.worktrees():
-            if tree.ref is None or tree.ref.removeprefix(HEADS) not in owned:
-                continue
+            old = self._left_at(tree)
             stamp = workdata.read_stamp(tree.git_dir)
-            if tree.head is None or stamp is None or stamp.commit == tree.head:
+            if old and tree.head:
+                lines.append(self._behind(tree, old, self._obstacle(tree, old, tree.head)))
+            elif stamp and tree.ref == HEADS + stamp.branch and self._of_another_commit(tree, stamp):
+                lines.append(
+                    f"{tree.top / DATA} holds the files of another commit than {stamp.branch} is on: "
+                    f"`git switch {stamp.branch}` brings its own there, and keeps what you changed"
+                )
+        return lines
+
+    def check_commit(self, top: Path) -> None:
+        """Before a commit by hand in the working tree `top`.
+
+        Raises:
+            Refused: the index is that of an earlier commit, as its branch moved without it: the commit would undo that.
+        """
+        with _moving([self._tree(top)]):
+            tree = self._tree(top)
+            old = self._left_at(tree)
+            if old and tree.head:
+                raise Refused(self._behind(tree, old, self._obstacle(tree, old, tree.head)))
+            _write_note(tree, "")  # of a move that came to nothing
+
+    def _behind(self, tree: Worktree, old: str, obstacle: tuple[str, str]) -> str:
+        branch = (tree.ref or "").removeprefix(HEADS)
+        what, undo = obstacle
+        why = f", as {what} is changed in it" if what else ""
+        undo = f"`git checkout {old[:12]} -- {what}` undoes that, then " if undo else ""
+        return f"{tree.top} is behind {branch}{why}: {undo}`git switch {branch}` there brings it along"
+
+    def _catch_up(self, tree: Worktree, *, aside: bool = False, wait: bool = True) -> list[str]:
+        """Bring a working tree to its branch, if that moved without it; what was done, a line each.
+
+        Args:
+            aside: changed files of ``data/`` that are in the way are kept aside, as somebody is there to read it.
+            wait: for somebody else who is at it (who may have been stopped by Ctrl-Z, which no runner should wait for).
+
+        Raises:
+            Refused: what is changed there is in the way, or git is at work there.
+        """
+        if self._left_at(tree) is None:
+            return []
+        with _moving([tree], wait=wait):
+            tree = self._tree(tree.top)
+            old = self._left_at(tree)
+            if old is None or tree.head is None:
+                return []  # whoever was moving it has come to the end
+            what, undo = self._obstacle(tree, old, tree.head)
+            if what and (undo or not aside):
+                raise Refused(self._behind(tree, old, (what, undo)))
+            lines = self._follow(tree, old, tree.head)
+        if old == tree.head:
+            return lines
+        branch = (tree.ref or "").removeprefix(HEADS)
+        return [f"{branch} moved while this working tree did not: brought it along", *lines]
+
+    def _left_at(self, tree: Worktree) -> str | None:
+        """The commit that a working tree is on in truth, where its branch moved without it; None where it did not.
+
+        Whoever moves a data repo's branch leaves a note first.  The output of a pipeline moves by itself, and nobody
+        commits there, so its tree is on the commit which the index is nearest to.  (HEAD itself: only ``data/`` is
+        behind.)
+        """
+        if tree.ref is None or tree.head is None or not self._born(tree):
+            return None
+        old, new = read_note(tree)
+        if new == tree.head and self._exists(old):
+            return old
+        stamp = workdata.read_stamp(tree.git_dir)
+        branch = tree.ref.removeprefix(HEADS)
+        if stamp is None or stamp.commit == tree.head or stamp.branch != branch:
+            return None
+        if branch not in self.pipelines.owners(self.pipelines.head()):
+            return None
+        nearest, least = None, -1
+        for commit in [tree.head, *self._before(tree.head), stamp.commit]:
+            if least == 0 or not self._exists(commit):
                 continue
-            if stamp.branch == tree.ref.removeprefix(HEADS) and not self.repo.tracked_clean(tree, tree.head):
-                found.append(Behind(tree, "it has uncommitted changes"))
+            count = len(self._names("diff-index", "--cached", commit, tree=tree))
+            if nearest is None or count < least:
+                nearest, least = commit, count
+        return nearest
+
+    def _before(self, commit: str) -> list[str]:
+        """The last few commits before `commit`, the nearest first."""
+        found: list[str] = []
+        while len(found) < LEFT_BEHIND and (parents := self.repo.commit(commit).parents):
+            commit = parents[0]
+            found.append(commit)
         return found
+
+    def _obstacle(self, tree: Worktree, old: str, new: str) -> tuple[str, str]:
+        """A file that is changed in a working tree and by the way from `old` to `new`, as ``git merge`` would find one.
+
+        Returns:
+            Its path, "" where there is none, and the same again if git tracks it.
+        """
+        self.repo.git("update-index", "-q", "--refresh", cwd=tree.top, accept=(0, 1, 128))
+        changed = self._names("diff-index", old, tree=tree) & self._names("diff-index", new, tree=tree)
+        both = sorted(changed & self._names("diff-tree", "-r", old, new, tree=tree))
+        if both:
+            return both[0], both[0]
+        branch = (tree.ref or "").removeprefix(HEADS)
+        way: list[str] = []
+        with contextlib.suppress(BadData):  # whoever brings data/ will say so
+            listing = read_listing(self.repo, self.blobs, new)
+            way = workdata.in_the_way(tree.top, tree.git_dir, self.blobs, branch, listing)
+        return (f"{DATA}/{printable(way[0])}" if way else ""), ""
+
+    def _names(self, *command: str, tree: Worktree) -> set[str]:
+        verb, *rest = command
+        return set(self.repo.git(verb, "--name-only", "-z", *rest, "--", cwd=tree.top).split("\0")) - {""}
 
     def _on(self, ref: str) -> list[Worktree]:
         return [tree for tree in self.repo.worktrees() if tree.ref == ref]
@@ -159,31 +283,39 @@ class Checkouts:
         changed = workdata.changed(tree.top, tree.git_dir, self.blobs)
         return f"data/{changed[0]} is changed and not committed" if changed else ""
 
-    def _follow(self, tree: Worktree, old: str, new: str) -> None:
-        if self._dirty(tree, old):
-            return
+    def _follow(self, tree: Worktree, old: str, new: str) -> list[str]:
+        """Bring index, tracked files and ``data/`` from `old` to `new` with what is changed there; lines to print.
+
+        Raises:
+            Refused: git is at work there, or an untracked file is in the way.
+        """
         try:
-            self.repo.move_worktree(tree, old, new)
-        except GitpipeError:
-            return  # a file appeared in between; `status` says that the tree is behind
-        self._bring(tree, new)
+            if not self.repo.tracked_clean(tree, new):
+                self.repo.move_worktree(tree, old, new)
+        except GitpipeError as error:
+            raise Refused(f"{tree.top} cannot follow its branch: {error}; then `git switch` to that branch") from error
+        lines = self._bring(tree, new)
+        _write_note(tree, "")
+        return lines
 
     # -- data/ of a working tree -------------------------------------------------------------------------------------
 
     def refresh(self, top: Path) -> list[str]:
         """Make ``data/`` of a working tree what its HEAD holds; lines that tell what was kept aside or is missing."""
-        for tree in self.repo.worktrees():
-            if tree.top.resolve() == top.resolve():
-                self.write_local_config(tree)
-                return self._bring(tree, tree.head if tree.head and set(tree.head) != {"0"} else None)
-        raise GitpipeError(f"{top} is not a working tree of this repository")
+        tree = self._tree(top)
+        self.write_local_config(tree)
+        try:
+            lines = self._catch_up(tree, aside=True)
+        except Refused as error:
+            return [str(error)]
+        return lines + self._bring(tree, tree.head if self._born(tree) else None)
 
     def tracks_data(self, commit: str) -> bool:
         """Whether git itself tracks files below ``data/`` there: then they are git's, and gitpipe keeps off."""
         return data_key(self.repo, commit).folder is not None
 
     def _bring(self, tree: Worktree, commit: str | None) -> list[str]:
-        branch = tree.ref.removeprefix(HEADS) if tree.ref else f"(detached {commit})"
+        branch = self._branch(tree) or f"(detached {commit})"
         stamp = workdata.read_stamp(tree.git_dir)
         if commit is not None and self.tracks_data(commit):
             lines = self._leave(tree, commit, data_key(self.repo, commit).pointer, stamp, branch) if stamp else []
@@ -206,6 +338,20 @@ class Checkouts:
         self._bring_index(tree, commit)
         self._mark(tree, pointer or "")
         return lines + brought.lines()
+
+    def _branch(self, tree: Worktree) -> str:
+        """The branch that ``data/`` belongs to: amidst a rebase the one that is rebased; "" where HEAD is detached."""
+        if tree.ref:
+            return tree.ref.removeprefix(HEADS)
+        for folder in ("rebase-merge", "rebase-apply"):
+            with contextlib.suppress(OSError):
+                name = (tree.git_dir / folder / "head-name").read_text("utf-8", "surrogateescape").strip()
+                return name.removeprefix(HEADS) if name.startswith(HEADS) else ""
+        # `rebase --apply` that only has to go forward: a checkout, which runs a hook, and no word of the rest.
+        stamp = workdata.read_stamp(tree.git_dir)
+        said = self.repo.reflog_says("HEAD", tree.head or "", cwd=tree.top) or ""
+        started = " (start): checkout " in said and stamp and self.repo.ref(HEADS + stamp.branch)
+        return stamp.branch if stamp and started else ""
 
     def _leave(
         self, tree: Worktree, commit: str | None, pointer: str | None, stamp: workdata.Stamp, branch: str
@@ -302,9 +448,13 @@ class Checkouts:
             Refused: this branch is no data repo, is a pipeline's output, or ``data/`` belongs to another branch.
         """
         tree = self._here(cwd)
-        branch = tree.ref.removeprefix(HEADS) if tree.ref else ""
+        branch = self._branch(tree)
         self._check_add(tree, branch, force)
+        lines = self._catch_up(tree, aside=True)
         self._adopt(tree, branch)
+        stamp = workdata.read_stamp(tree.git_dir)
+        if tree.ref is None and stamp and stamp.commit != tree.head:
+            lines += self._bring(tree, tree.head)  # where a rebase has come to; no hook tells of its steps
         self.write_local_config(tree)
         wanted = [self._below_data(tree, cwd, path) for path in paths]
         old = self._pointer_text(tree)
@@ -331,13 +481,24 @@ class Checkouts:
         self._mark(tree, self.repo.git("rev-parse", f":{POINTER}", cwd=tree.top).strip())
         self.write_local_config(tree)
         counts = f"{len(result.added)} added, {len(result.changed)} changed, {len(result.deleted)} deleted"
-        lines = [f"{POINTER}: {result.nfiles} file{'' if result.nfiles == 1 else 's'} ({counts}); next: git commit"]
+        lines += [f"{POINTER}: {result.nfiles} file{'' if result.nfiles == 1 else 's'} ({counts}); next: git commit"]
         lines += [f"{DATA}/{path} is a link to a folder and is not tracked" for path in result.skipped]
         gone = sorted(path for path, md5 in left.items() if result.listing.get(path) != md5)
         if gone:
             more = f" and {len(gone) - 1} more" if len(gone) > 1 else ""
             lines.append(f"not taken from the other side of the merge: {DATA}/{printable(gone[0])}{more}")
-        return lines
+        return lines + self._kept_aside(tree, branch)
+
+    def _kept_aside(self, tree: Worktree, branch: str) -> list[str]:
+        """A line if files of this branch lie aside, as it had changed them too: nobody else will think of them."""
+        sets = kept_sets(tree.git_dir, branch)
+        paths = [(kept, path) for kept in sets for path in kept.files if os.path.lexists(kept.where(path))]
+        if not paths:
+            return []
+        kept, path = paths[0]
+        more = f" (and {len(paths) - 1} more)" if len(paths) > 1 else ""
+        where = f"{DATA}/{printable(path)} of {branch} is kept aside as {printable(str(kept.where(path)))}{more}"
+        return [f"{where}: copy it back if you want it, and delete {printable(str(kept.folder))}"]
 
     def _check_ground(self, tree: Worktree, branch: str, wanted: Sequence[str], base: str) -> None:
         """``data/`` is made from what is checked out: else files that were never here, or reset away, would be lost
@@ -356,13 +517,22 @@ class Checkouts:
             )
         if stamp is None or stamp.branch != branch or not self._born(tree):
             return
-        if stamp.oid == self._oid(tree.head or "") or self.repo.git("status", "--porcelain", POINTER, cwd=tree.top):
-            return
-        if self._committed(stamp, tree.head):
+        if self._of_another_commit(tree, stamp):
             raise Refused(
                 f"{DATA}/ holds the files of another commit than the one that {branch} was reset to: "
                 f"`git switch {branch}` brings its own, and keeps what you changed (or `gitpipe add --force`)"
             )
+
+    def _of_another_commit(self, tree: Worktree, stamp: workdata.Stamp) -> bool:
+        """Whether ``data/`` is that of a commit which HEAD and ``data.dvc`` were taken away from (`git reset --hard`).
+
+        After ``reset --soft`` and ``--mixed``, which are to keep what is there, ``data.dvc`` is not that of HEAD.
+        """
+        if not self._born(tree) or stamp.oid == self._oid(tree.head or ""):
+            return False
+        if self.repo.git("status", "--porcelain", "--", POINTER, cwd=tree.top):
+            return False
+        return self._committed(stamp, tree.head)
 
     def _any_here(self, tree: Worktree, base: str) -> bool:
         """Whether ``data/`` has a file of any name that the listing `base` has, or that has none."""
@@ -415,12 +585,12 @@ class Checkouts:
         return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else None
 
     def _check_add(self, tree: Worktree, branch: str, force: bool) -> None:
+        if tree.ref is None and branch and self.repo.git("ls-files", "-u", "--", POINTER, cwd=tree.top):
+            raise Refused(
+                f"a rebase stands still here: choose a side with `git checkout --ours {POINTER}` or `--theirs`, "
+                f"`git add {POINTER}`, `git rebase --continue`, and change the data after that"
+            )
         if not branch:
-            if any((tree.git_dir / name).is_dir() for name in ("rebase-merge", "rebase-apply")):
-                raise Refused(
-                    f"a rebase stands still here: choose a side with `git checkout --ours {POINTER}` or `--theirs`, "
-                    f"`git add {POINTER}`, `git rebase --continue`, and change the data after that"
-                )
             raise Refused("HEAD is detached here: `git switch` to the branch that the data is for")
         pipelines = self.pipelines.all(self.pipelines.head())
         if branch in owners({name: p.spec for name, p in pipelines.items()}):
@@ -460,10 +630,13 @@ class Checkouts:
     def _here(self, cwd: Path) -> Worktree:
         if self.repo.top is None:
             raise Refused("this is a bare repository: `gitpipe put-file REPO -f FILE` puts data without a checkout")
+        return self._tree(self.repo.top)
+
+    def _tree(self, top: Path) -> Worktree:
         for tree in self.repo.worktrees():
-            if tree.top.resolve() == self.repo.top.resolve():
+            if tree.top.resolve() == top.resolve():
                 return tree
-        raise GitpipeError(f"{cwd} is not in a working tree")
+        raise GitpipeError(f"{top} is not a working tree of this repository")
 
     def _born(self, tree: Worktree) -> bool:
         return tree.head is not None and set(tree.head) != {"0"}

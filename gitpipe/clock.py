@@ -83,16 +83,6 @@ class Clock:
             return False
         return any(repo_of(branch)[0] == repo for branch in triggers)
 
-    def catch_up(self) -> None:
-        """Bring the working trees along that a kill left behind their branch."""
-        head = self.pipelines.head()
-        try:
-            found = {*(git_branch(cron.repo) for _, cron in self._crons(head)), *self.pipelines.triggers(head)}
-        except GitpipeError:
-            return  # a broken spec, which `advance` will say
-        for branch in found:
-            self.checkouts.catch_up(HEADS + branch)
-
     def hands(self) -> list[Hand]:
         """All cron inputs, by pipeline; what one has missed is due at a moment that is over."""
         head = self.pipelines.head()

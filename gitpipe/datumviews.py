@@ -13,7 +13,8 @@ from gitpipe.errors import GitpipeError, NotFound
 from gitpipe.jobviews import Jobs
 from gitpipe.journal import JobRow, JobState, Journal, RunRow
 from gitpipe.pipelines import PipelineStore
-from gitpipe.repo import Repo
+from gitpipe.repo import HEADS, Repo
+from gitpipe.trail import Trail
 from gitpipe.views import DatumDetails, DatumFile, DatumInfo
 
 MIN_ID = 4
@@ -68,7 +69,10 @@ class JobDatums:
         line = known.lines[found[0]][0] if found[0] in known.lines else ""
         made = datumindex.outputs_of(line) if line and info.state in ("success", "skipped") else []
         outputs = [DatumFile(None, path, size, md5) for path, md5, size in made]
-        return DatumDetails(info, row.pipeline, tuple(inputs), tuple(outputs))
+        branch = self.pipelines.load(row.pipeline, row.version).spec.output
+        trail = Trail(self.repo, self.blobs, row.output or self.repo.ref(HEADS + branch))
+        making = trail.making(found[0], branch, self.journal)
+        return DatumDetails(info, row.pipeline, tuple(inputs), tuple(outputs), row.version, making)
 
     def _cut(self, row: JobRow) -> dict[str, Datum]:
         if not row.inputs:

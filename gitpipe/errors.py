@@ -34,6 +34,10 @@ class NotFound(GitpipeError):
     """A repo, branch, commit, file, pipeline or job that does not exist."""
 
 
+class Ambiguous(NotFound):
+    """The first digits of an id that several things have."""
+
+
 class BadName(GitpipeError):
     """A name that gitpipe, git or DVC could not carry."""
 

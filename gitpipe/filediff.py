@@ -8,8 +8,10 @@ from __future__ import annotations
 import re
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from gitpipe import differences
 from gitpipe.blobs.dvc import DvcStore
 from gitpipe.commit import Listing, files_below
 from gitpipe.datarepos import DataRepos
@@ -53,17 +55,8 @@ class FileDiff:
         if "" in ours or "" in theirs:  # one file; a folder on the other side has none of that name
             ours, theirs = ({k: v for k, v in side.items() if k == ""} for side in (ours, theirs))
         base = there.path if "" in theirs and not ours else here.path  # the name of the one file, if only that is there
-        return [
-            FileChange(
-                f"{base}/{path}".strip("/"),
-                theirs.get(path, ""),
-                ours.get(path, ""),
-                self.blobs.size(theirs[path]) if path in theirs else None,
-                self.blobs.size(ours[path]) if path in ours else None,
-            )
-            for path in sorted(ours.keys() | theirs.keys())
-            if ours.get(path) != theirs.get(path)
-        ]
+        changed = differences.files(self.blobs, theirs, ours)
+        return [replace(change, path=f"{base}/{change.path}".strip("/")) for change in changed]
 
     def text(self, changes: Sequence[FileChange], *, colour: bool = False) -> str:
         """`changes` line by line, as ``git diff`` writes it.

@@ -6,25 +6,28 @@ Read from the datum indexes that travel with the output commits, so it holds in 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from gitpipe import datumindex
 from gitpipe.blobs.dvc import DvcStore
 from gitpipe.commit import CommitRef, files_below
 from gitpipe.datarepos import DataRepos
 from gitpipe.datatree import read_listing
-from gitpipe.errors import BadData, NotFound
+from gitpipe.errors import BadData, GitpipeError, NotFound
 from gitpipe.history import History
+from gitpipe.journal import Journal
 from gitpipe.places import Place
 from gitpipe.provenance import made_for, read_origin
 from gitpipe.repo import Commit, Repo
-from gitpipe.views import FileLineage
+from gitpipe.trail import Trail
+from gitpipe.views import DatumFile, FileDetails, FileLineage, FileMaking
 
 
 class FileHistory:
-    """Answers ``log --provenance REPO -- PATH``, and the same downward."""
+    """Answers ``log --provenance REPO -- PATH``, the same downward, and ``inspect-file``."""
 
-    def __init__(self, repo: Repo, blobs: DvcStore, data: DataRepos, history: History) -> None:
-        self.repo, self.blobs, self.data, self.history = repo, blobs, data, history
+    def __init__(self, repo: Repo, blobs: DvcStore, data: DataRepos, history: History, journal: Journal) -> None:
+        self.repo, self.blobs, self.data, self.history, self.journal = repo, blobs, data, history, journal
         self._found: dict[tuple[str, str], FileLineage] = {}
 
     def lineage(self, words: Sequence[str], descendants: bool = False) -> Iterator[FileLineage]:
@@ -44,6 +47,7 @@ class FileHistory:
         if descendants:
             yield from self._descendants(place)
             return
+        trail = Trail(self.repo, self.blobs, place.commit)
         commits = [place.commit]
         if place.at_head:
             commits = [c.sha for c in self.repo.log([place.commit], "--first-parent")]
@@ -55,13 +59,34 @@ class FileHistory:
             for entry in before or []:
                 if not any(_same(entry, other) for other in now):
                     shown = True
-                    yield entry
+                    yield self._with_making(entry, trail)
             before = now
         for entry in before or []:
             shown = True
-            yield entry
+            yield self._with_making(entry, trail)
         if not shown:
             raise NotFound(f"{place.repo} has no file {place.path}: see `gitpipe list-file {place.repo}`")
+
+    def inspect(self, words: Sequence[str]) -> FileDetails:
+        """One file or folder in detail; of a file that a pipeline made also the datum, its input files and the log."""
+        details = self.data.inspect_file(words)
+        place = self.data.locate(words)
+        if not details.md5 or place.open or place.commit is None:
+            return details
+        try:
+            entry = self._up(CommitRef(place.branch, place.commit), place.path)
+        except GitpipeError:  # what its commit says of it was lost; what the file is can be told all the same
+            return details
+        if not entry.datum:
+            return details
+        entry = self._with_making(entry, Trail(self.repo, self.blobs, place.commit))
+        inputs = tuple(DatumFile(c.commit, c.path, self.blobs.size(c.md5), c.md5) for c in entry.children)
+        return replace(details, making=FileMaking(entry.datum, entry.pipeline, inputs, entry.making))
+
+    def _with_making(self, entry: FileLineage, trail: Trail) -> FileLineage:
+        if not entry.datum:
+            return entry
+        return replace(entry, making=trail.making(entry.datum, entry.commit.branch, self.journal))
 
     def _paths(self, place: Place, sha: str) -> list[str]:
         listing = read_listing(self.repo, self.blobs, sha)

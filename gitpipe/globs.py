@@ -5,7 +5,7 @@ Knows paths and patterns; nothing of inputs, commits or datums.
 | pattern | matches |
 |---|---|
 | `*`, `?` | any text, one character, within a path part |
-| `**` | any text, across parts |
+| `**` | any text, across parts; files before the folders that they lie in |
 | `[a-z]`, `[!a]`, `[[:digit:]]` | one character of a set |
 | `{a,b}` | one of several, not captured |
 | `(a|b)`, `@(a|b)` | one of several, captured |
@@ -72,13 +72,14 @@ class Glob:
     Attributes:
         groups: how many captures a match has.
         depth: of how many path parts every match consists, or None where that varies (``**``, ``{a,b/c}``).
+        deep: the pattern has ``**``.
         folders_only: the pattern ends in ``/``, so that it matches no file.
 
     Raises:
         BadSpec: naming the pattern and what is wrong with it.
     """
 
-    __slots__ = ("_regex", "depth", "folders_only", "groups", "pattern", "prefix")
+    __slots__ = ("_regex", "deep", "depth", "folders_only", "groups", "pattern", "prefix")
 
     def __init__(self, pattern: str) -> None:
         self.pattern = pattern
@@ -92,6 +93,7 @@ class Glob:
         self._regex = re.compile(regex.replace(CAPTURE, "(") + r"\Z", re.DOTALL)
         slashes = sequence.count("/") + (not body.startswith("/"))
         self.depth = None if _crosses_parts(sequence) else slashes
+        self.deep = _is_deep(sequence)
         self.prefix = _literal_folder(body)
 
     def captures(self, path: str) -> tuple[str, ...] | None:
@@ -107,7 +109,7 @@ def cut(pattern: str, listing: Mapping[str, str]) -> Iterator[Match]:
     """Every match of `pattern` in `listing`, sorted by path.
 
     ``/`` is one match of everything (none where there is nothing).  A matched folder contributes all files below it.
-    Where a folder and a file in it both match (``/**``), each is its own match.
+    With ``**`` a folder is no match where a file in it is one: ``/**`` is each file, once.
 
     Raises:
         BadSpec: a pattern that makes no sense.
@@ -152,15 +154,22 @@ def _at_depth(glob: Glob, paths: list[str], depth: int) -> Iterator[_Found]:
 
 
 def _at_any_depth(glob: Glob, paths: list[str]) -> Iterator[_Found]:
-    for path in sorted(_folders(paths)):
-        captures = glob.captures(path)
-        if captures is not None:
-            yield path, captures, _below(paths, path + "/")
+    """Matches of a pattern whose matches differ in depth: files, and folders that hold no match of their own.
+
+    What Pachyderm documents of ``**``; its program makes a datum of each folder too, so that a file is in several.
+    """
+    matched: list[str] = []
     if not glob.folders_only:
         for path in paths:
             captures = glob.captures(path)
             if captures is not None:
+                matched.append(path)
                 yield path, captures, [path]
+    opened = _folders(matched) if glob.deep else frozenset[str]()
+    for path in _folders(paths) - opened:
+        captures = glob.captures(path)
+        if captures is not None:
+            yield path, captures, _below(paths, path + "/")
 
 
 def _folders(paths: Sequence[str]) -> set[str]:
@@ -190,6 +199,13 @@ def _crosses_parts(sequence: _Sequence) -> bool:
     """Whether matches may differ in their number of path parts."""
     return any(
         any(_has_slash(option) for option in node.options) if isinstance(node, _Group) else node == DEEP
+        for node in sequence
+    )
+
+
+def _is_deep(sequence: _Sequence) -> bool:
+    return any(
+        any(_is_deep(option) for option in node.options) if isinstance(node, _Group) else node == DEEP
         for node in sequence
     )
 

@@ -88,7 +88,7 @@ def add_hooks(path: Path) -> list[str]:
     _write(path, text)
     # Without the option pre-commit stops every commit on a branch that has no such file, as data repos have none.
     install = "pre-commit install --allow-missing-config"
-    if not old.strip():
+    if _says_nothing(old):
         return [f"{path.name} is written, with gitpipe's hooks; next: {install}"]
     types = " ".join(f"-t {name}" for name in TYPES)
     return [f"gitpipe's hooks are added to {path.name}; next: {install} {types}"]
@@ -101,12 +101,13 @@ def with_hooks(text: str, name: str = FILE) -> str:
         BadData: no configuration of pre-commit.
         Refused: its ``repos`` are written in a way (``[{…}]``) that lines cannot be put into.
     """
-    if not text.strip():
-        return text + _NEW + _indented(_HOOKS, 2, "\n")
+    newline = "\r\n" if "\r\n" in text else "\n"
+    if _says_nothing(text):
+        start = "" if not text or text.endswith("\n") else newline
+        return text + start + _indented(_NEW, 0, newline) + _indented(_HOOKS, 2, newline)
     old = _parse(text, name)
     if any(str(hook.get("id", "")).startswith("gitpipe-") for repo in old["repos"] for hook in _hooks(repo)):
         return text
-    newline = "\r\n" if "\r\n" in text else "\n"
     new = _inserted(text, newline)
     expected = {**old, "repos": [*old["repos"], *yaml.safe_load(_HOOKS)]}
     try:
@@ -116,6 +117,11 @@ def with_hooks(text: str, name: str = FILE) -> str:
     if new is None or not whole:
         raise Refused(f"{name}: write `repos` as a list with a line for each `- repo:`, and try again")
     return new
+
+
+def _says_nothing(text: str) -> bool:
+    """Whether there are at most comments in it."""
+    return all(not line.strip() or line.lstrip().startswith("#") for line in text.splitlines())
 
 
 def _parse(text: str, name: str) -> dict[str, Any]:
@@ -145,16 +151,14 @@ def _inserted(text: str, newline: str) -> str | None:
     keys = [key for key, _ in root.value]
     place = next(n for n, key in enumerate(keys) if key.value == "repos")
     repos = root.value[place][1]
-    lines = text.splitlines(keepends=True)
     if repos.flow_style:
-        line = repos.start_mark.line
-        if repos.value or lines[line].count("[]") != 1:
+        if repos.value:
             return None
-        head, _, tail = lines[line].partition("[]")
-        lines[line] = head.rstrip() + (tail if tail.strip() else newline)
-        lines.insert(line + 1, _indented(_HOOKS, 2, newline))
-        return "".join(lines)
+        head, tail = text[: repos.start_mark.index].rstrip(" "), text[repos.end_mark.index :]
+        rest, line_end, below = tail.partition("\n")
+        return str(head) + rest + (line_end or newline) + _indented(_HOOKS, 2, newline) + below
     column = repos.start_mark.column
+    lines = text.splitlines(keepends=True)
     end = keys[place + 1].start_mark.line if place + 1 < len(keys) else len(lines)
     end = next((n for n in range(repos.start_mark.line, end) if lines[n].rstrip() in ("...", "---")), end)
     # What stands below the last entry no deeper than its dash belongs to what comes next.

@@ -2,7 +2,8 @@
 
 ``python -m gitpipe hook post-checkout …``: bring ``data/`` to the branch.  ``post-receive``: the same for the working
 trees whose branch was pushed.  Neither ever fails the command that it runs in (I9): what goes wrong is one line on
-standard error.  ``pre-push`` is a guard, and stops the push where the files cannot go first (I7).
+standard error.  ``pre-push`` is a guard, and stops the push where the files cannot go first (I7); so is ``pre-commit``,
+which stops a commit in a working tree that its branch left behind.
 """
 
 from __future__ import annotations
@@ -27,8 +28,8 @@ def main(args: Sequence[str]) -> int:
         for line in HOOKS.get(name, refresh)(top, args[1:]):
             print(f"gitpipe: {line}", file=sys.stderr)
     except GitpipeError as error:
-        stop = name == "pre-push" and not isinstance(error, NotARepo)
-        how = "; nothing was pushed (--no-verify pushes without, git config gitpipe.push false always)" if stop else ""
+        stop = name in STOPPED and not isinstance(error, NotARepo)
+        how = STOPPED[name] if stop else ""
         print(f"gitpipe: {name}: {error}{how}", file=sys.stderr)
         return int(stop)
     return 0
@@ -50,7 +51,14 @@ def _checkouts(top: Path) -> Checkouts:
     settings = repo.config("gitpipe.")
     if "gitpipe.python" not in settings:
         raise NotARepo(f"gitpipe is not set up in {top}: run `gitpipe init` there")
-    return Checkouts(repo, blob_store(repo, settings.get("gitpipe.cache", [""])[-1], repo.top), PipelineStore(repo))
+    cache, remote = (settings.get(f"gitpipe.{key}", [""])[-1] for key in ("cache", "remote"))
+    return Checkouts(repo, blob_store(repo, cache, repo.top, remote), PipelineStore(repo))
+
+
+def pre_commit(top: Path, args: Sequence[str]) -> Iterator[str]:
+    """Stop a commit that would take back what its branch gained meanwhile."""
+    _checkouts(top).check_commit(top)
+    yield from ()
 
 
 def pre_push(top: Path, args: Sequence[str]) -> Iterator[str]:
@@ -77,7 +85,13 @@ def _said() -> list[str]:
     return [line for line in sys.stdin.read().splitlines() if line] if sys.stdin else []
 
 
+# What a guard says besides when it stops the command.
+STOPPED = {
+    "pre-commit": "; nothing was committed (--no-verify overrides)",
+    "pre-push": "; nothing was pushed (--no-verify pushes without, git config gitpipe.push false always)",
+}
 HOOKS: dict[str, Callable[[Path, Sequence[str]], Iterator[str]]] = {
+    "pre-commit": pre_commit,
     "pre-push": pre_push,
     "post-receive": post_receive,
 }

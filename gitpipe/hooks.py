@@ -24,6 +24,7 @@ GUARDS = ("pre-commit", "commit-msg", "pre-push")
 NUDGES = ("post-commit", "post-merge", "post-rewrite", "post-applypatch", "post-checkout", "post-receive")
 NAMES = (*GUARDS, *NUDGES)
 BEFORE = ".before-gitpipe"
+OLD = ".old"  # behind that: one that another tool has replaced since, and that does not run any more
 LEGACY = ".legacy"  # where `pre-commit install` keeps, and calls, the hook that it found
 WARNED = "gitpipe-warned"
 _MARK = b"# gitpipe hook."
@@ -53,13 +54,14 @@ class HookState:
         return f"{text}, after {self.chained}" if self.chained else text
 
 
-def install(hooks_dir: Path, python: str, flags: str) -> list[str]:
+def install(hooks_dir: Path, python: str, flags: str, others: Iterable[str] = ()) -> list[str]:
     """Install the hooks into `hooks_dir`, or renew them; twice is harmless.
 
     Args:
         hooks_dir: the folder in which git looks for hooks; made if missing.
         python: absolute path of the interpreter that the hooks start.
         flags: its options, such as ``-I`` (see `interpreter_flags`).
+        others: hooks that gitpipe has no use for, which are to call those of ``core.hooksPath`` (see `hookplace`).
 
     Returns:
         What was done, one sentence a line; empty if all was in place.
@@ -70,7 +72,10 @@ def install(hooks_dir: Path, python: str, flags: str) -> list[str]:
     try:
         hooks_dir.mkdir(parents=True, exist_ok=True)
         (hooks_dir / WARNED).unlink(missing_ok=True)
-        return _worded([(name, _install_one(hooks_dir, name, _script(name, python, flags))) for name in NAMES])
+        done = [(name, _install_one(hooks_dir, name, _script(name, python, flags))) for name in NAMES]
+        for name in others:
+            _install_one(hooks_dir, name, _script(name, python, flags))
+        return _worded(done)
     except OSError as error:
         raise _refused(hooks_dir, error) from error
 
@@ -82,7 +87,13 @@ def uninstall(hooks_dir: Path) -> list[str]:
         Refused: where the folder cannot be written.
     """
     try:
+        if not hooks_dir.is_dir():
+            return []
         (hooks_dir / WARNED).unlink(missing_ok=True)
+        others = sorted(path.name for path in hooks_dir.iterdir() if path.suffix != LEGACY and _is_ours(path))
+        for name in others:
+            if name not in NAMES:
+                _uninstall_one(hooks_dir, name)
         return _worded([(name, _uninstall_one(hooks_dir, name)) for name in NAMES])
     except OSError as error:
         raise _refused(hooks_dir, error) from error
@@ -145,7 +156,7 @@ def _install_in(place: Path, hook: Path, script: bytes, note: str) -> str:
         note += f"; the hook that was there is kept as {before.name} and runs first"
         if _exists(before) and not _same(place, before):
             # Somebody's installer wrote over ours since; what it found then was us, so the older one has had its day.
-            aside = before.with_name(before.name + ".old")
+            aside = before.with_name(before.name + OLD)
             before.replace(aside)
             note += f" (an older one is now {aside.name} and does not run)"
         if not _exists(before):
@@ -156,6 +167,7 @@ def _install_in(place: Path, hook: Path, script: bytes, note: str) -> str:
 
 def _uninstall_one(folder: Path, name: str) -> str:
     hook, legacy, before = folder / name, folder / (name + LEGACY), folder / (name + BEFORE)
+    before.with_name(before.name + OLD).unlink(missing_ok=True)
     if _is_pre_commits(hook) and _is_ours(legacy):
         legacy.unlink()
         if _exists(before) and not _is_pre_commits(before):
@@ -189,7 +201,8 @@ def _script(name: str, python: str, flags: str) -> bytes:
     """The text of one hook, complete in itself: nothing beside it can go missing."""
     common = (_scripts() / "_common").read_text(encoding="utf-8")
     common = common.replace("@PYTHON@", shlex.quote(python)).replace("@FLAGS@", shlex.quote(flags))
-    lines = (_scripts() / name).read_text(encoding="utf-8").splitlines(keepends=True)
+    text = (_scripts() / (name if name in NAMES else "_forward")).read_text(encoding="utf-8")
+    lines = text.replace("@NAME@", name).splitlines(keepends=True)
     return "".join(common if line.startswith(". ") else line for line in lines).encode("utf-8", "surrogateescape")
 
 

@@ -392,9 +392,8 @@ class JobRunner:
         if missing and (missing := self.blobs.fetch(missing)):
             ref, path = owners[missing[0]]
             more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-            raise Failed(
-                f"input {ref.branch}:{path}{more} of {ref.sha[:12]} is not in the cache: `dvc pull` on {ref.branch}"
-            )
+            advice = self.blobs.advice(ref.branch)
+            raise Failed(f"input {ref.branch}:{path}{more} of {ref.sha[:12]} is not in the cache: {advice}")
 
     def _stage(self, pipeline: Pipeline) -> Stage:
         transform = pipeline.spec.transform
@@ -455,6 +454,7 @@ class JobRunner:
             env[f"{prefix}_JOB_ID"] = env[f"{prefix}_OUTPUT_COMMIT_ID"] = work.origin.job
             env[f"{prefix}_DATUM_ID"] = datum_id
             env[f"{prefix}_PIPELINE_NAME"] = work.pipeline.name
+        env["PPS_PIPELINE_NAME"], env["PPS_SPEC_COMMIT"] = work.pipeline.name, work.origin.version
         inputs = tuple(TaskInput(p.name, p.match, p.commit.sha, p.files, p.empty_files) for p in datum.inputs)
         return Task(datum_id, inputs, tuple(env.items()))
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 
 from gitpipe.commit import CommitRef
-from gitpipe.errors import NotFound, Refused
+from gitpipe.errors import Ambiguous, NotFound, Refused
 from gitpipe.joblog import JobLogs
 from gitpipe.journal import JobRow, JobState, Journal
 from gitpipe.views import JobInfo, LogLine, Progress, WorkerInfo
@@ -81,7 +81,7 @@ class Jobs:
             rows = [row for row in rows if pipeline in ("", row.pipeline)]
         ids = {row.id for row in rows}
         if len(ids) > 1:
-            raise NotFound(f"{name} is short for {len(ids)} jobs: give more digits")
+            raise Ambiguous(f"{name} is short for {len(ids)} jobs: give more digits")
         if not rows:
             raise NotFound(f"no job or pipeline {name!r} is known here: see `gitpipe list-job`")
         return rows[0]

@@ -74,14 +74,32 @@ def guard(repo: Repo, args: Sequence[str], index: Index) -> list[str]:
             raise UsageError(f"gitpipe-guard does not know {arg}: it takes {MAX_SIZE}=10MB")
         else:
             paths.append(arg)
+    # What gitpipe's own hooks judge in the same commit is not to be said twice.  git tells hooks of their index: where
+    # it did not, `pre-commit run` was typed.  And for a merge that makes a commit by itself git runs no pre-commit.
+    ours = bool(index) and not any(name.startswith("GITHEAD_") for name in os.environ)
     # Of the two stages only commit-msg hands over one file that git does not track.
     if len(paths) == 1 and not repo.git("ls-files", "--", f":(literal){paths[0]}", env=index, accept=(0, 128)):
-        return guards.forged_trailers(repo, guards.read_message(Path(paths[0])))
-    lines = guards.output_branch(repo, PipelineStore(repo))
+        judged = ours and _has_own_hook(repo, "commit-msg")
+        return [] if judged else guards.forged_trailers(repo, guards.read_message(Path(paths[0])))
+    judged = ours and _has_own_hook(repo, "pre-commit")
+    lines = [] if judged else guards.output_branch(repo, PipelineStore(repo)) or _left_behind(repo)
     since = os.environ.get("PRE_COMMIT_FROM_REF"), os.environ.get("PRE_COMMIT_TO_REF")
     between = (since[0], since[1]) if since[0] and since[1] else None
     changes = [change for change in guards.staged(repo, index, between) if change.path in set(paths)]
     return lines + guards.unfit_for_git(repo, changes, index, limit)
+
+
+def _left_behind(repo: Repo) -> list[str]:
+    """Stop a commit that would take back what the branch gained while a killed command left this tree behind."""
+    from gitpipe.checkout import MOVING
+
+    tree = _tree(repo)
+    if tree is None or not (tree.git_dir / MOVING).is_file():
+        return []
+    project = _project(repo)
+    if project:
+        project.checkouts.check_commit(tree.top)
+    return []
 
 
 def track(repo: Repo, args: Sequence[str], index: Index) -> list[str]:
@@ -205,13 +223,9 @@ def _project(repo: Repo) -> Project | None:
 
 def _has_own_hook(repo: Repo, name: str) -> bool:
     """Whether the git hook of that name is gitpipe's, or calls gitpipe's."""
-    from gitpipe import hooks
-    from gitpipe.project import hooks_dir
+    from gitpipe import hookplace
 
-    try:
-        return any(state.name == name and state.state == "installed" for state in hooks.status(hooks_dir(repo)))
-    except Refused:
-        return False
+    return hookplace.installed(repo, name)
 
 
 def _tree(repo: Repo) -> Worktree | None:

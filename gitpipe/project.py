@@ -19,20 +19,22 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from gitpipe import hookconfig, hooks, nudges
+from gitpipe import hookconfig, hookplace, hooks, nudges
 from gitpipe.blobs.config import read_config
 from gitpipe.blobs.dvc import DvcStore
 from gitpipe.blobs.lock import dvc_locks
 from gitpipe.blobs.place import link_blobs
 from gitpipe.branches import Branches
 from gitpipe.catalog import Catalog
-from gitpipe.checkout import Checkouts, blob_store
+from gitpipe.checkout import Checkouts, blob_store, remote_url
 from gitpipe.clock import Clock
 from gitpipe.commit import SPEC_BRANCH
+from gitpipe.commitdiff import CommitDiffs
 from gitpipe.datarepos import DataRepos
 from gitpipe.datumviews import JobDatums
 from gitpipe.errors import GitpipeError, NotARepo, NotFound, Refused, UsageError
 from gitpipe.executors import Executor, open_executor
+from gitpipe.explain import Explain
 from gitpipe.filediff import FileDiff
 from gitpipe.filehistory import FileHistory
 from gitpipe.history import History
@@ -58,6 +60,8 @@ NOTES = "refs/notes/gitpipe"
 EXCLUDE = ("/data", "/.dvc/cache", "/.dvc/tmp", "/.dvc/config.local")
 PYTHON = "gitpipe.python"
 CACHE = "gitpipe.cache"
+REMOTE = "gitpipe.remote"
+PATH = "gitpipe.path"
 SHOWN = "shown"  # in the journal: the newest job whose end `wait` or `run` has shown
 MAX_STARTS = 15
 MAX_PATH = 480  # of the common git dir: SQLite takes 512 bytes, with the names of its files
@@ -74,6 +78,8 @@ class Settings:
     sandbox: str
     linger: float
     cache: str = ""
+    remote: str = ""
+    path: str = ""
 
     @classmethod
     def read(cls, repo: Repo) -> Settings:
@@ -90,7 +96,16 @@ class Settings:
         except ValueError as error:
             raise UsageError(f"git config gitpipe.linger is {found['gitpipe.linger']!r}: use seconds") from error
         address = found.get("gitpipe.rayaddress", "")
-        return cls(found.get(PYTHON, ""), engine, address, sandbox, linger, found.get(CACHE, ""))
+        return cls(
+            found.get(PYTHON, ""),
+            engine,
+            address,
+            sandbox,
+            linger,
+            found.get(CACHE, ""),
+            found.get(REMOTE, ""),
+            found.get(PATH, ""),
+        )
 
 
 class Project:
@@ -108,7 +123,7 @@ class Project:
         return self._store_at(self.repo.top)
 
     def _store_at(self, top: Path | None) -> DvcStore:
-        return blob_store(self.repo, self.settings.cache, top)
+        return blob_store(self.repo, self.settings.cache, top, self.settings.remote)
 
     @functools.cached_property
     def journal(self) -> Journal:
@@ -166,12 +181,20 @@ class Project:
         return FileDiff(self.repo, self.blobs, self.data, self.state / "scratch")
 
     @functools.cached_property
+    def commit_diffs(self) -> CommitDiffs:
+        return CommitDiffs(self.repo, self.blobs, self.journal, self.data)
+
+    @functools.cached_property
+    def why(self) -> Explain:
+        return Explain(self.repo, self.blobs, self.journal, self.store, self.jobs)
+
+    @functools.cached_property
     def history(self) -> History:
         return History(self.repo, self.data, self.store)
 
     @functools.cached_property
     def file_history(self) -> FileHistory:
-        return FileHistory(self.repo, self.blobs, self.data, self.history)
+        return FileHistory(self.repo, self.blobs, self.data, self.history, self.journal)
 
     # -- the runner --------------------------------------------------------------------------------------------------
 
@@ -183,6 +206,11 @@ class Project:
         with contextlib.suppress(OSError):
             nudges.add_nudge(self.repo.common, "command")
             self._ensure_runner()
+
+    def take_path(self) -> None:
+        """Have stages find the same programs, whoever started this runner: those that `init` found come first."""
+        entries = [*self.settings.path.split(os.pathsep), *os.environ.get("PATH", "").split(os.pathsep)]
+        os.environ["PATH"] = os.pathsep.join(dict.fromkeys(filter(None, entries)))
 
     def _ensure_runner(self) -> bool:
         """Start a runner if none lives; whether one did."""
@@ -204,6 +232,7 @@ class Project:
             sweep(slots)
             self._sweep_code()
             now = Settings.read(self.repo)
+            self.blobs.remote = remote_url(self.repo, now.remote)
             executor = open_executor(now.engine, now.ray_address, self.state / "ray")
             settings = JobSettings(now.python, now.sandbox, self.state / "code", slots)
             jobs = JobRunner(
@@ -233,7 +262,6 @@ class Project:
 
         # A kill between a ref and the working trees on it: these are brought after now.
         self.checkouts.catch_up_all()
-        self.clock.catch_up()
         return Scheduler(
             self.repo.common,
             self.journal,
@@ -451,8 +479,16 @@ class Project:
     # -- the rest ----------------------------------------------------------------------------------------------------
 
     def add(self, paths: Sequence[str], force: bool = False) -> list[str]:
-        """``gitpipe add``; lines to print."""
-        return self.checkouts.add(paths, Path.cwd(), force=force)
+        """``gitpipe add``; lines to print.  What it stages goes to the index that the caller uses."""
+        if self.repo.index:
+            os.environ["GIT_INDEX_FILE"] = self.repo.index
+        try:
+            lines = self.checkouts.add(paths, Path.cwd(), force=force)
+        finally:
+            os.environ.pop("GIT_INDEX_FILE", None)
+        # Said here, as the commit that comes next would wake nobody.
+        lost = hookplace.trouble(self.repo) if self.repo.config(hookplace.KEPT) else ""
+        return [*lines, *filter(None, [lost])]
 
     def push_blobs(self, refs: Sequence[PushedRef], remote: str = "") -> int:
         """Bring what the pushed commits track to the DVC remote, see `gitpipe.uploads.push_blobs`.
@@ -506,6 +542,8 @@ class Project:
         yield from (
             text for key in ("trouble", "broken", "clock") for text in self.journal.meta(key).splitlines() if text
         )
+        if missing := hookplace.trouble(self.repo):
+            yield missing
         known, stopped = self.store.trusted_and_stopped()
         heads = self.repo.refs("refs/heads")
         head = self.store.head()
@@ -517,33 +555,23 @@ class Project:
             source = self.store.source(head or "", name)
             if source and source.branch and HEADS + source.branch not in heads:
                 yield f"{name} came from branch {source.branch}, which is gone: it is not updated any more"
-        for each in self.checkouts.behind():
-            what = f"{each.tree.top} is behind its branch, as {each.reason}"
-            yield f"{what}: stash or commit them elsewhere, then `git reset --keep`"
+        yield from self.behind()
         moved = self.reconciler.moved()
         if moved and not nudges.runner_lives(self.repo.common):
             yield f"{', '.join(moved)} changed since the last run: `gitpipe wait` or `gitpipe run`"
 
+    def behind(self) -> list[str]:
+        """The working trees that did not follow their branch, and what to do, a line each."""
+        return self.checkouts.behind()
+
     def hooks_install(self) -> list[str]:
-        folder = hooks_dir(self.repo)
-        lines = hooks.install(folder, sys.executable, hooks.interpreter_flags())
-        if lines and self.repo.common not in folder.parents:
-            lines.append(
-                f"core.hooksPath is {folder}, in the working tree: the hooks are of this machine, not to commit"
-            )
-        return lines
+        return hookplace.install(self.repo, sys.executable, hooks.interpreter_flags())
 
     def hooks_uninstall(self) -> list[str]:
-        return hooks.uninstall(hooks_dir(self.repo))
+        return hookplace.uninstall(self.repo)
 
     def hooks_status(self) -> list[str]:
-        lines = [str(state) for state in hooks.status(hooks_dir(self.repo))]
-        # Since git 2.54 hooks may also stand in git's configuration; they run before those in the folder.
-        for key, values in self.repo.config("hook.").items():
-            name = key.removeprefix("hook.").removesuffix(".event")
-            events = [value for value in values if value in hooks.NAMES] if key.endswith(".event") else []
-            lines += [f"{event}: git 2.54 and newer also run hook.{name} of the configuration" for event in events]
-        return lines
+        return hookplace.status(self.repo)
 
 
 def open_project(where: Path) -> Project:
@@ -581,6 +609,7 @@ def init(where: Path, pre_commit: bool = False) -> list[str]:
         repo.set_config(PYTHON, sys.executable)
         lines.append(f"gitpipe is set up in {repo.top or repo.common}")
     _note_dvc(repo)
+    _note_path(repo)
     project = Project(repo)
     project.journal  # noqa: B018 - makes the local state
     tracked = _tracks_data(repo)
@@ -618,6 +647,13 @@ def _check_path(common: Path) -> None:
         raise Refused(f"the path of this git dir has {length} bytes, at most {MAX_PATH} work: move the repository up")
 
 
+def _note_path(repo: Repo) -> None:
+    """Note where programs are found here: an editor or a desktop, whose commit may start the runner, knows less."""
+    path = os.pathsep.join(entry for entry in os.environ.get("PATH", "").split(os.pathsep) if os.path.isabs(entry))
+    if path and repo.config(PATH).get(PATH) != [path]:
+        repo.set_config(PATH, path)
+
+
 def _note_dvc(repo: Repo) -> None:
     """Note where this branch's DVC keeps its cache, and which branch that is: data branches are to do the same."""
     if repo.top is None:
@@ -647,23 +683,6 @@ def _take_over(old: Path, new: Path) -> Path | None:
     except OSError:
         return old
     return None
-
-
-def hooks_dir(repo: Repo) -> Path:
-    """The folder that git takes this repository's hooks from.
-
-    Raises:
-        Refused: ``core.hooksPath`` names one outside of the repository, which other repositories use too.
-    """
-    path = Path(repo.git("rev-parse", "--git-path", "hooks").rstrip("\n"))
-    full = (path if path.is_absolute() else (repo.top or repo.git_dir) / path).resolve()
-    inside = [repo.common, *([repo.top.resolve()] if repo.top else [])]
-    if not any(base in full.parents for base in inside):
-        raise Refused(
-            f"core.hooksPath is {full}, outside of this repository, and others may use it: hooks were not installed; "
-            "`git config --local core.hooksPath .git/hooks` gives this repository its own"
-        )
-    return full
 
 
 def _tracks_data(repo: Repo) -> bool:

@@ -141,6 +141,7 @@ class Repo:
         Raises:
             NotARepo: there is none, or git is not installed.
         """
+        index = os.environ.get("GIT_INDEX_FILE", "")
         clear_git_environment()
         try:
             self._git = git.Git(str(where))
@@ -158,12 +159,24 @@ class Repo:
         self.common = (where / common).resolve()
         self.bare = bare == "true"
         self.top: Path | None = (where.resolve() / "".join(up)).resolve() if inside == "true" else None
+        self.index = self._given_index(index)
         try:
             self._repo = git.Repo(str(self.top or self.git_dir), expand_vars=False)  # a `$` may be part of a name
         except (InvalidGitRepositoryError, NoSuchPathError, ValueError) as error:
             raise NotARepo(f"{where}: git repository of a kind that is not supported ({error})") from error
         self._lock = threading.RLock()
         self._packed: tuple[tuple[int, int, int] | None, dict[str, str]] = (None, {})
+
+    def _given_index(self, named: str) -> str:
+        """The index that our caller (a desktop, a hook) uses for this working tree instead of the usual one, or "".
+
+        A hook of another repository has that one's index in its environment.
+        """
+        if not named or self.top is None:
+            return ""
+        path = self.top / named  # as git takes it
+        beside = path.parent.resolve()
+        return "" if beside != self.git_dir and (beside / "HEAD").is_file() else str(path)
 
     # -- starting git ------------------------------------------------------------------------------------------------
 
@@ -470,10 +483,11 @@ class Repo:
         before = commit.parents[0]
         return any(self.entry(commit.tree, path) != self.entry(before, path) for path in paths)
 
-    def reflog_says(self, ref: str, sha: str) -> str | None:
-        """How `ref` came to stand on `sha`: the newest reflog entry's message for it, or None."""
+    def reflog_says(self, ref: str, sha: str, cwd: Path | None = None) -> str | None:
+        """How `ref` (for HEAD: that of the working tree `cwd`) came to stand on `sha`: the newest reflog entry's
+        message for it, or None."""
         try:
-            out = self.git("reflog", "show", "-n", "200", "--format=%H %gs", ref, "--")
+            out = self.git("reflog", "show", "-n", "200", "--format=%H %gs", ref, "--", cwd=cwd)
         except GitpipeError:
             return None
         for line in out.splitlines():

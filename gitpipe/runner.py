@@ -42,6 +42,7 @@ def main(common: Path) -> int:
         from gitpipe.project import open_project
 
         project = open_project(common)
+        project.take_path()
         scheduler = project.make_scheduler()
         signal.signal(signal.SIGTERM, lambda *_: scheduler.stop())
         scheduler.loop(project.settings.linger)

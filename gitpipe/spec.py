@@ -153,10 +153,14 @@ class Spec:
         Args:
             code_tree: the git tree id of the pipeline's code.
         """
+        text = json.dumps(self.transform_parts(code_tree), sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def transform_parts(self, code_tree: str) -> dict[str, Any]:
+        """What `transform_digest` is the digest of, field by field: what differs here is why datums run again."""
         parts = {**self.transform.to_dict(), "image": self.transform.image or HOST, "code": code_tree}
         parts["salt"], parts["writable_inputs"] = self.salt, self.writable_inputs
-        text = json.dumps({k: v for k, v in parts.items() if v}, sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()
+        return {name: value for name, value in parts.items() if value}
 
 
 def load_specs(text: bytes, source: str) -> list[Spec]:
@@ -283,9 +287,8 @@ def _pfs(form: PfsForm, pipeline: str, numbers: Iterator[int]) -> Pfs:
 
 
 def _ignored(form: SpecForm) -> tuple[str, ...]:
-    found = form.unused()
-    found += [f"transform.{name}" for name in form.transform.unused()]
-    return tuple(sorted(found))
+    own = {"salt"} if form.salt else set()  # Pachyderm records one, too; ours is not for people to set
+    return tuple(sorted(form.unused() | own))
 
 
 def _duration(seconds: float | None) -> str | None:

@@ -192,12 +192,16 @@ class Form(BaseModel):
         near = difflib.get_close_matches(name, cls.model_fields, 1)
         return "is not a field here" + (f"; did you mean {near[0]!r}?" if near else "")
 
-    def unused(self) -> list[str]:
-        """The fields that were given and are ignored, sorted."""
+    def unused(self) -> set[str]:
+        """The fields that were given and are ignored, those within others too: ``input.cross.pfs.project``."""
         fields = type(self).model_fields
-        return sorted(
-            name for name in self.model_fields_set if any(isinstance(m, _NotUsed) for m in fields[name].metadata)
-        )
+        found = {name for name in self.model_fields_set if any(isinstance(m, _NotUsed) for m in fields[name].metadata)}
+        for name in self.model_fields_set:
+            value = getattr(self, name)
+            for inner in value if isinstance(value, list) else [value]:
+                if isinstance(inner, Form):
+                    found |= {f"{name}.{each}" for each in inner.unused()}
+        return found
 
 
 class Named(Form):
@@ -388,6 +392,7 @@ class SpecForm(Form):
     reprocess_spec: NotUsed = None
     spec_commit: NotUsed = None
     dry_run: NotUsed = None
+    maximum_expected_uptime: NotUsed = None
 
 
 RECORDED = ("salt", "ignored")

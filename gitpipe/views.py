@@ -31,6 +31,25 @@ class FileInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class Making:
+    """Where and by what the files of a datum were made."""
+
+    commit: CommitRef  # the first output commit that had them
+    job: str  # which made that commit
+    log: str = ""  # the command that prints what was said then; "" where this machine has not heard it
+
+
+@dataclass(frozen=True, slots=True)
+class FileMaking:
+    """What made a file, from what."""
+
+    datum: str
+    pipeline: str  # "model@<tree id>", the version that made it
+    inputs: tuple[DatumFile, ...]
+    made: Making | None
+
+
+@dataclass(frozen=True, slots=True)
 class FileDetails:
     repo: str
     branch: str
@@ -41,6 +60,7 @@ class FileDetails:
     md5: str = ""
     files: int = 1  # below it, where it is a folder
     here: bool = True  # False: some of it is not in the cache of this machine
+    making: FileMaking | None = None  # of a file that a pipeline made
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +70,130 @@ class FileChange:
     new: str  # md5, "" where it is no longer
     old_size: int | None = None
     new_size: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FieldChange:
+    """A field of a spec that differs between two versions of a pipeline."""
+
+    field: str  # "cmd", "env.LEVEL", "input.cross[0].pfs.glob", "parallelism_spec.constant"
+    old: Any  # None where it was not there
+    new: Any
+    text: str  # what differs, word by word: "-e 1 → -e 2"
+    matters: bool = True  # False: no datum is another one because of it
+
+
+@dataclass(frozen=True, slots=True)
+class CodeChange:
+    path: str
+    change: str  # "added", "removed" or "changed"
+
+
+@dataclass(frozen=True, slots=True)
+class VersionChange:
+    """What differs between two versions of a pipeline; None in place of a version that is not."""
+
+    pipeline: str
+    old: str | None
+    new: str | None
+    fields: tuple[FieldChange, ...] = ()
+    code: tuple[CodeChange, ...] = ()
+    reprocess: bool = False  # `--reprocess` made every datum new
+    unknown: str = ""  # why it cannot be told in full
+
+
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A branch that stands at different commits in two provenances; None where it is in one of them only."""
+
+    branch: str
+    old: str | None
+    new: str | None
+    ahead: int = 0  # commits of the new one that the old one lacks
+    behind: int = 0  # commits of the old one that the new one lacks
+    subject: str = ""  # of the new one
+
+
+@dataclass(frozen=True, slots=True)
+class InputChange:
+    """A branch that a pipeline reads, at another commit than before."""
+
+    move: Move
+    files: tuple[FileChange, ...] = ()
+    unseen: tuple[str, ...] = ()  # paths among them that no datum sees, before or after
+    unknown: str = ""  # why its files cannot be told
+
+
+@dataclass(frozen=True, slots=True)
+class ProvenanceChange:
+    """What else differs between two commits than their files."""
+
+    inputs: tuple[Move, ...] = ()
+    versions: tuple[VersionChange, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class CommitDiff:
+    old: CommitRef | None  # None: there was no commit before
+    new: CommitRef
+    files: tuple[FileChange, ...] = ()
+    provenance: ProvenanceChange | None = None  # None: not asked for
+
+    @property
+    def differs(self) -> bool:
+        """Whether there is anything that was asked for."""
+        more = self.provenance
+        return bool(self.files or (more and (more.inputs or more.versions)))
+
+
+@dataclass(frozen=True, slots=True)
+class DatumGroup:
+    """Datums of a job that had the same lot, for the same reason."""
+
+    state: str  # ran, skipped, failed, running, queued, not run, vanished
+    why: tuple[str, ...]  # "model/model.joblib changed"
+    count: int
+    datums: tuple[tuple[str, str], ...]  # (id, of what)
+
+
+@dataclass(frozen=True, slots=True)
+class JobWhy:
+    """Why a job was, and why it ran or skipped its datums, against what its pipeline had made before."""
+
+    job: str
+    pipeline: str
+    version: str
+    state: str
+    output: CommitRef | None
+    before: CommitRef | None  # the output commit that it is compared with
+    before_job: str = ""
+    reason: str = ""  # why it failed or cannot run
+    notes: tuple[str, ...] = ()
+    change: VersionChange | None = None
+    inputs: tuple[InputChange, ...] = ()
+    above: tuple[Move, ...] = ()  # of the provenance, what it does not read itself
+    groups: tuple[DatumGroup, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DatumWhy:
+    """Why a datum ran, was skipped or vanished in a job."""
+
+    datum: str
+    files: str  # what it is of, worded: "attributes:/1.csv, model:/"
+    job: str
+    pipeline: str
+    state: str
+    output: CommitRef | None = None  # of the job
+    earlier: str = ""  # the datum of the same matches in `before`
+    before: CommitRef | None = None  # the output commit that it is compared with
+    why: tuple[str, ...] = ()
+    change: VersionChange | None = None
+    made: CommitRef | None = None  # the output commit that made its files, with when (POSIX seconds) and by which job
+    made_at: float | None = None
+    made_job: str = ""
+    reason: str = ""  # why it failed
+    gone_at: CommitRef | None = None  # the first output commit without it
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +280,8 @@ class DatumDetails:
     pipeline: str
     inputs: tuple[DatumFile, ...]
     outputs: tuple[DatumFile, ...]
+    version: str = ""  # of the pipeline, in this job
+    made: Making | None = None  # None: no output commit has it
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +358,7 @@ class FileLineage:
     datum: str = ""  # that made it; "" for a file that a person put
     pipeline: str = ""  # "model@<tree id>", the version that made it
     children: tuple[FileLineage, ...] = ()
+    making: Making | None = None  # of the file that was asked for
 
 
 @dataclass(frozen=True, slots=True)

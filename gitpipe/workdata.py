@@ -497,8 +497,24 @@ def _bring(top: Path, git_dir: Path, store: WorkStore, goal: Stamp, target: List
         goal = replace(goal, oid=store.put_listing(target))
         store.sync()
     stamp = read_stamp(git_dir)
-    whole = data.is_dir() and not restore and not (stamp and stamp.towards)
+    before, found = _before(top, git_dir, store, stamp, goal.branch, restore)
     data.mkdir(exist_ok=True)
+    plan = make_plan(before, target)
+    returns = _returning(git_dir, plan, before, target, goal.branch)
+    if plan.keep or plan.remove or plan.place:
+        write_stamp(git_dir, replace(stamp or Stamp(goal.branch, "", ""), towards=goal.oid))
+    aside = Aside(git_dir, data, stamp.branch if stamp else goal.branch, stamp.commit if stamp else "")
+    done = _carry_out(top, git_dir, store, plan, returns, aside, before, found.files)
+    if not before.same:
+        _prune(data, found.empty)
+    missing = tuple(sorted(done.missing))
+    write_stamp(git_dir, replace(goal, absent=missing))
+    return Brought(tuple(aside.kept), done.restored, missing, done.problem, done.placed, len(plan.remove))
+
+
+def _before(
+    top: Path, git_dir: Path, store: WorkStore, stamp: Stamp | None, branch: str, restore: bool = False
+) -> tuple[Before, Found]:
     now = scan(top, git_dir, read_ignore(top), strict=False, md5_of_link=store.md5_of_link)
     before = Before(
         now=now.files,
@@ -506,20 +522,16 @@ def _bring(top: Path, git_dir: Path, store: WorkStore, goal: Stamp, target: List
         base=_listing(store, stamp.oid if stamp else ""),
         towards=_listing(store, stamp.towards if stamp else ""),
         absent=frozenset(stamp.absent if stamp else ()),
-        same=stamp is None or stamp.branch == goal.branch,
-        whole=whole,
+        same=stamp is None or stamp.branch == branch,
+        whole=(top / DATA).is_dir() and not restore and not (stamp and stamp.towards),
     )
-    plan = make_plan(before, target)
-    returns = _returning(git_dir, plan, before, target, goal.branch)
-    if plan.keep or plan.remove or plan.place:
-        write_stamp(git_dir, replace(stamp or Stamp(goal.branch, "", ""), towards=goal.oid))
-    aside = Aside(git_dir, data, stamp.branch if stamp else goal.branch, stamp.commit if stamp else "")
-    done = _carry_out(top, git_dir, store, plan, returns, aside, before, now.found.files)
-    if not before.same:
-        _prune(data, now.found.empty)
-    missing = tuple(sorted(done.missing))
-    write_stamp(git_dir, replace(goal, absent=missing))
-    return Brought(tuple(aside.kept), done.restored, missing, done.problem, done.placed, len(plan.remove))
+    return before, now.found
+
+
+def in_the_way(top: Path, git_dir: Path, store: WorkStore, branch: str, listing: Listing) -> list[str]:
+    """The changed files that `bring` would keep aside, paths below ``data/``; sorted."""
+    before, _ = _before(top, git_dir, store, read_stamp(git_dir), branch)
+    return sorted(make_plan(before, check_listing(listing)).keep)
 
 
 def clear(top: Path, git_dir: Path, store: WorkStore, tracked: Container[str]) -> Brought:

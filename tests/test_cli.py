@@ -112,7 +112,7 @@ class Fake(Part):
 
     def __init__(self) -> None:
         self.calls: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = []
-        self.answers: dict[str, Any] = {}
+        self.answers: dict[str, Any] = {"behind": ()}
         super().__init__(self.calls, self.answers)
         self.data = self.pipelines = self.jobs = self.history = self.file_history = Part(self.calls, self.answers)
         self.opened: list[Path] = []
@@ -709,6 +709,8 @@ class P:
     def run(self, report):
         report([Progress("1", "model", "running", 1, 0, 0, 4)])
         return [JobInfo("1", "model", "", "success", "3" * 40, 0, 3, processed=4, total=4)]
+    def behind(self):
+        return []
 module.open_project = lambda where: P()
 sys.modules["gitpipe.project"] = module
 from gitpipe.cli import main

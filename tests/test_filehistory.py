@@ -101,3 +101,44 @@ def test_unknown_files(chain: Lab) -> None:
         for descendants in (False, True):
             with pytest.raises(NotFound):
                 lineage(chain, *words, descendants=descendants)
+
+
+def test_inspect_file_tells_what_made_it(chain: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The datum, its inputs, the version and the job that made it, which is not the newest where it was skipped."""
+    project = chain.project
+    first, second = chain.made("p")
+    for path, job in (("x", first), ("y", second)):
+        making = project.file_history.inspect(["p", path]).making
+        assert making is not None and making.made is not None and len(making.datum) == 64
+        assert making.pipeline == f"p@{second.origin.version}"
+        assert (making.made.commit.sha, making.made.job) == (job.sha, job.origin.job)
+        assert {(str(f.commit), f.path) for f in making.inputs} == {
+            (f"a@{chain.head('a')}", path),
+            (f"m@{chain.head('m')}", "m"),
+        }
+        assert making.made.log == f"gitpipe logs --job {job.origin.job[:12]} --datum {making.datum[:12]}"
+        details = project.datums.inspect("p", making.datum)
+        assert details.made == making.made and details.version == second.origin.version
+        (entry,) = project.file_history.lineage([f"p@{second.sha}", path])
+        assert entry.making == making.made
+    for words in (["a", "x"], ["p", "/"]):
+        assert project.file_history.inspect(words).making is None
+    monkeypatch.chdir(chain.root)
+    from gitpipe import cli
+
+    assert cli.run(making.made.log.split()[1:]) == 0  # the command that it names is one that works
+    chain.forget()
+    making = chain.project.file_history.inspect(["p", "x"]).making
+    assert making is not None and making.made is not None
+    assert (making.made.job, making.made.log) == (first.origin.job, "")
+
+
+def test_inspect_file_without_the_index(chain: Lab) -> None:
+    """What the file is can be told all the same."""
+    from gitpipe import datumindex
+
+    project = chain.project
+    for md5 in datumindex.segments(project.repo, project.blobs, chain.head("p")).values():
+        Path(project.blobs.path_of(md5)).unlink()
+    found = project.file_history.inspect(["p", "x"])
+    assert found.size == 2 and found.making is None

@@ -51,6 +51,17 @@ def test_every_other_byte_stays(layout: str, tmp_path: Path) -> None:
 def test_a_list_that_is_empty_and_a_last_line_without_end() -> None:
     text = with_hooks("default_stages: [pre-commit]\nrepos: []  # none yet\nfail_fast: true\n")
     assert without_ours(text) == "default_stages: [pre-commit]\nrepos:  # none yet\nfail_fast: true\n"
+    for text in (
+        "repos: [] # [] none\n",
+        "# ü\nrepos: [ ]\n",
+        "repos: [\n]\n",
+        "repos: []  # a\r\nfail_fast: true\r\n",
+    ):
+        new = with_hooks(text)
+        assert [repo["repo"] for repo in yaml.safe_load(new)["repos"]] == ["local"]
+        assert {line for line in text.splitlines() if "[" not in line and "]" not in line} <= set(new.splitlines())
+        assert new.count("\r\n") in (0, new.count("\n"))
+        assert ("# [] none" in new, "# a" in new) == ("# [] none" in text, "# a" in text)
     text = "repos:\n  -   repo: meta\n      hooks:\n      -   id: identity"
     assert without_ours(with_hooks(text)) == text + "\n"
 
@@ -62,6 +73,12 @@ def test_a_new_file(tmp_path: Path) -> None:
     ]
     config = yaml.safe_load(path.read_text())
     assert config["default_install_hook_types"] == ["pre-commit", "pre-merge-commit", "commit-msg"]
+    for number, comments in enumerate(("# none yet", "\r\n  # later\r\n")):
+        (tmp_path / str(number)).write_bytes(comments.encode())
+        assert "is written" in add_hooks(tmp_path / str(number))[0]
+        text = (tmp_path / str(number)).read_bytes().decode()
+        assert text.startswith(comments) and text.replace("\r\n", "\n").endswith(path.read_text())
+        assert text.count("\r\n") in (0, text.count("\n"))
     (tmp_path / "other").write_text("")
     assert add_hooks(tmp_path / "other")
     assert (tmp_path / "other").read_text() == path.read_text()

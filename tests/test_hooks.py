@@ -17,8 +17,9 @@ from pathlib import Path
 
 import pytest
 
-from gitpipe import hooks
+from gitpipe import hookplace, hooks
 from gitpipe.errors import Refused
+from gitpipe.repo import Repo
 
 from .conftest import Shell
 
@@ -38,7 +39,7 @@ def fake_python(folder: Path, body: str = "") -> Path:
     return script
 
 
-def calls(folder: Path, count: int = 1, patience: float = 5.0) -> list[str]:
+def calls(folder: Path, count: int = 1, patience: float = 60.0) -> list[str]:
     """What the fake interpreter noted, once it was called `count` times; it may be called detached, hence later."""
     end = time.monotonic() + patience
     while len(found := sorted(folder.glob("called.*"))) < count and time.monotonic() < end:
@@ -141,13 +142,14 @@ def test_a_stale_mark_does_not_keep_a_runner_from_starting(
 
 def test_captured_commit_returns_while_the_runner_lives(scratch: Path, tmp_path: Path, sh: Shell) -> None:
     """I9: a started process that held the pipe would keep `$(git commit)` waiting."""
-    python = fake_python(tmp_path / "slow", 'echo $$ > "$me/pid"\nexec sleep 60\n')
+    python = fake_python(tmp_path / "slow", "exec sleep 60\n")
     hooks.install(scratch / ".git" / "hooks", str(python), "-I")
     began = time.monotonic()
     sh(f'out=$({COMMIT} 2>&1); test -z "$out"', scratch)
     assert time.monotonic() - began < 20
     calls(python.parent)
-    pid = int((python.parent / "pid").read_text())
+    (called,) = python.parent.glob("called.*")  # named after the process
+    pid = int(called.suffix[1:])
     os.kill(pid, 0)  # still there
     os.kill(pid, 9)
 
@@ -322,9 +324,26 @@ def test_callers(scratch: Path, folder: Path, python: Path, sh: Shell, caller: s
     assert not [line for line in call.splitlines() if line.startswith("GIT_") and "CONFIG_" not in line]
 
 
+def test_a_commit_in_a_desktop_runs_what_one_in_a_terminal_runs(scratch: Path, sh: Shell) -> None:
+    """Stages find the programs that were found when `gitpipe init` ran, though the editor's PATH is the system's."""
+    spec = '{"pipeline": {"name": "p"}, "transform": {"cmd": ["sh", "-c", "echo $PATH > /pfs/out/path"]}, "input": '
+    (scratch / "p.json").write_text(spec + '{"pfs": {"repo": "a", "glob": "/"}}, "code": []}')
+    sh(
+        "export GITPIPE=0; PATH=/opt/tools/bin:$PATH gitpipe init && git config gitpipe.engine local "
+        "&& gitpipe create-repo a && gitpipe create-pipeline -f p.json && git worktree add -q ../a a",
+        scratch,
+    )
+    a = scratch.parent / "a"
+    sh("export GITPIPE=0; mkdir -p data && echo 1 > data/x && gitpipe add data", a)
+    sh("gitpipe=$(command -v gitpipe); PATH=/usr/bin:/bin; git commit -qm one && $gitpipe wait", a)
+    told = sh("gitpipe get-file p /path", scratch).strip().split(":")
+    assert "/opt/tools/bin" in told and told.index("/opt/tools/bin") < told.index("/usr/bin")
+    sh("gitpipe runner stop", scratch)
+
+
 def test_files_that_the_caller_has_open_are_not_held(scratch: Path, tmp_path: Path, sh: Shell) -> None:
     """`flock 9; git commit`: a runner that had inherited the lock would keep it for minutes."""
-    python = fake_python(tmp_path / "slow", 'echo $$ > "$me/pid"\nexec sleep 60\n')
+    python = fake_python(tmp_path / "slow", "exec sleep 60\n")
     hooks.install(scratch / ".git" / "hooks", str(python), "-I")
     sh(f"exec 9>../lock && flock 9 && {COMMIT}", scratch)
     calls(python.parent)
@@ -443,8 +462,12 @@ def test_hook_that_another_installer_wrote_over_ours(folder: Path, python: Path,
     assert "post-commit: foreign" in map(str, hooks.status(folder))
     hooks.install(folder, str(python), "-I")
     assert sh(COMMIT, scratch, stderr=True) == "lfs\n"
+    (folder / "post-commit").write_text("#!/bin/sh\necho newer >&2\n")
+    hooks.install(folder, str(python), "-I")
+    assert sh(COMMIT, scratch, stderr=True) == "newer\n"
     hooks.uninstall(folder)
-    assert (folder / "post-commit").read_text() == "#!/bin/sh\necho lfs >&2\n"
+    assert (folder / "post-commit").read_text() == "#!/bin/sh\necho newer >&2\n"
+    assert [path.name for path in folder.glob("*gitpipe*")] == []
 
 
 @pytest.mark.parametrize("order", ["before", "after", "both"])
@@ -617,8 +640,8 @@ def installed(said: str) -> int:
     return said.count(": installed")
 
 
-def test_where_git_looks_for_hooks(scratch: Path, sealed: Path, sh: Shell) -> None:
-    """A linked worktree and a submodule, a folder in the working tree, and none that others share."""
+def test_where_git_looks_for_hooks(scratch: Path, sh: Shell) -> None:
+    """A linked worktree has those of the repository, a submodule its own."""
     sh("git worktree add -q ../linked -b linked && gitpipe init", scratch)
     linked = scratch.parent / "linked"
     assert installed(sh("gitpipe hooks status", linked)) == len(hooks.NAMES)
@@ -633,18 +656,104 @@ def test_where_git_looks_for_hooks(scratch: Path, sealed: Path, sh: Shell) -> No
     assert (scratch / ".git/modules/sub/gitpipe/nudge").is_dir() and not nudges(scratch)
     sh("gitpipe runner stop", scratch / "sub")
 
-    sh("git config core.hooksPath tools/hooks", scratch)
-    assert "in the working tree" in sh("gitpipe hooks install", scratch)
-    assert (scratch / "tools/hooks/post-commit").exists()
-    for shared in ("~/hooks", str(sealed / "hooks"), "../hooks"):
-        sh(f"git config core.hooksPath '{shared}'", scratch)
-        for verb in ("install", "uninstall", "status"):
-            said = sh(f"gitpipe hooks {verb}", scratch, status=1, stderr=True)
-            assert "outside of this repository" in said and said.count("\n") == 1
-        assert "`gitpipe run` does the work" in sh("gitpipe init", scratch)
-    assert not (sealed / "hooks").exists() and not (scratch.parent / "hooks").exists()
-    sh("git config core.hooksPath .git/hooks && gitpipe hooks install", scratch)
-    assert installed(sh("gitpipe hooks status", scratch)) == len(hooks.NAMES)
+
+def note_hook(folder: Path, name: str, home: Path, more: str = "") -> None:
+    """A hook of another tool, which notes in `home` that it ran and where."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_text(f'#!/bin/sh\necho "{name} $(basename "$PWD") $*" >> "{home}/ran"\n{more}\n')
+    (folder / name).chmod(0o755)
+
+
+@pytest.mark.parametrize("named", [".husky/_", "{top}/tools", "~/shared", ".git/hooks", "link"])
+def test_folders_of_other_tools(scratch: Path, python: Path, sealed: Path, sh: Shell, named: str) -> None:
+    """Nothing is written there, its hooks go on running, and the worktrees of data branches have gitpipe's."""
+    if named == "link":  # without core.hooksPath
+        shutil.rmtree(scratch / ".git/hooks")
+        folder = scratch / "tools"
+        (scratch / ".git/hooks").symlink_to("../tools")
+    else:
+        sh(f"git config core.hooksPath '{named.format(top=scratch)}'", scratch)
+        folder = Path(scratch, named.format(top=scratch).replace("~", str(sealed))).resolve()
+    for name, more in (("post-commit", ""), ("commit-msg", '! grep -q bad "$1"'), ("pre-rebase", "")):
+        note_hook(folder, name, sealed, more)
+    note_hook(folder, "reference-transaction", sealed, "! grep -q refs/heads/forbidden\n")
+    if named == ".husky/_":
+        (scratch / ".git/info/exclude").write_text("/.husky/_\n/.tool\n")
+    sh("git add . && GITPIPE=0 git commit -qm hooks --allow-empty", scratch)  # a team's, tracked, if it can be
+    before, config = snapshot(folder), (scratch / ".git/config").read_bytes()
+
+    sh("export GITPIPE=0; gitpipe init && gitpipe create-repo training", scratch)
+    sh("git worktree add -q ../training training", scratch)
+    training = scratch.parent / "training"
+    assert (training / "data").is_dir()  # post-checkout ran
+    (sealed / "ran").unlink()
+    repo = Repo(scratch)
+    hookplace.install(repo, str(python), "-I")
+    for number, place in enumerate((scratch, training), 1):
+        assert installed("".join(hookplace.status(Repo(place)))) == len(hooks.NAMES)
+        assert sh(COMMIT, place, stderr=True) == ""
+        assert [call.count("-m gitpipe.runner") for call in calls(python.parent, number)] == [1] * number
+        assert sh("git status --porcelain", place) == ""
+    ran = (sealed / "ran").read_text()
+    assert ran.count("post-commit repo") == 1
+    # A relative folder is another one in each working tree, as ever.
+    assert ran.count("post-commit training") == (named in ("{top}/tools", "~/shared", "link"))
+    sh("git commit -q --allow-empty -m bad", scratch, status=1)
+    sh("git branch forbidden", scratch, status=128)
+    sh("git rebase -qf HEAD~", scratch)
+    assert "pre-rebase repo HEAD~" in (sealed / "ran").read_text()
+
+    if named == ".husky/_":
+        sh("git config core.hooksPath .husky/_", scratch)  # as each `npm install` does
+        assert installed("".join(hookplace.status(Repo(training)))) == len(hooks.NAMES)
+        assert hookplace.install(repo, str(python), "-I") == []
+        sh("git config core.hooksPath /dev/null && git commit -q --allow-empty -m bad", scratch)
+        assert len(calls(python.parent, 3)) == 3  # the rebase called it, nothing since
+        assert "switches all git hooks off" in hookplace.trouble(repo)
+        sh("git config core.hooksPath .husky/_", scratch)
+    assert snapshot(folder) == before
+    hookplace.uninstall(Repo(training))
+    sh("git config --remove-section gitpipe", scratch)
+    assert not (scratch / ".git/gitpipe-hooks").exists() and snapshot(folder) == before
+    assert (scratch / ".git/config").read_bytes() == config
+
+
+def test_a_copy_of_the_repository_leaves_the_first_one_alone(scratch: Path, sh: Shell) -> None:
+    sh("git config core.hooksPath .husky/_ && GITPIPE=0 gitpipe init && cp -R . ../copy", scratch)
+    copy = scratch.parent / "copy"
+    sh(COMMIT, copy)
+    assert not nudges(scratch)
+    line = "git takes its hooks from " + str(copy / ".husky/_") + ", where gitpipe's are not: `gitpipe hooks install`"
+    assert line in sh("gitpipe status", copy) and line in sh("gitpipe hooks status", copy)
+    sh("GITPIPE=0 gitpipe hooks install && gitpipe runner stop", copy)
+    assert line not in sh("gitpipe status", copy)
+    assert sh("git config core.hooksPath", copy).strip() == str(copy / ".git/gitpipe-hooks")
+    assert sh("git config core.hooksPath", scratch).strip() == str(scratch / ".git/gitpipe-hooks")
+
+
+def test_all_folders_that_ever_held_hooks_are_cleaned(scratch: Path, python: Path, sealed: Path, sh: Shell) -> None:
+    """``core.hooksPath`` is set, changed and unset between install and uninstall."""
+    home = scratch / ".git/hooks"
+    note_hook(home, "post-commit", sealed)
+    before = snapshot(home)
+    repo = Repo(scratch)
+    repo.set_config("gitpipe.python", str(python))
+    config = (scratch / ".git/config").read_bytes()
+    inside = scratch / ".git/mine"
+    for value in ("", str(inside), ".husky/_", "", ".husky/_"):
+        sh(f"git config core.hooksPath {value}" if value else "git config --unset core.hooksPath; true", scratch)
+        hookplace.install(repo, str(python), "-I")
+        assert installed("\n".join(hookplace.status(repo))) == len(hooks.NAMES)
+        assert (snapshot(home) == before) == bool(value), "one place at a time"
+        assert hookplace.trouble(repo) == ""
+    # A repository whose hooks somebody moved without gitpipe.
+    sh(f"git config core.hooksPath {inside}", scratch)
+    hooks.install(home, str(python), "-I")
+    sh("git config --unset core.hooksPath", scratch)
+    assert "hooks" in "".join(hookplace.uninstall(repo))
+    assert snapshot(home) == before and not list(inside.iterdir()) and not (scratch / ".git/gitpipe-hooks").exists()
+    assert (scratch / ".git/config").read_bytes() == config
+    assert hookplace.uninstall(repo) == []
 
 
 def test_hooks_in_gits_configuration_are_named(scratch: Path, sh: Shell) -> None:
@@ -654,6 +763,23 @@ def test_hooks_in_gits_configuration_are_named(scratch: Path, sh: Shell) -> None
     said = sh("gitpipe hooks status", scratch).splitlines()
     assert said[-1] == "pre-commit: git 2.54 and newer also run hook.lint of the configuration"
     assert len(said) == len(hooks.NAMES) + 1
+
+
+def test_add_stages_where_its_caller_looks(scratch: Path, sh: Shell) -> None:
+    """A desktop's index of its own, and not that of another repository in whose hook gitpipe was called.
+
+    And it says so where the commit that comes next will wake nobody, since another tool has taken git's hooks over.
+    """
+    sh("export GITPIPE=0; gitpipe init && gitpipe create-repo a && git switch -q a && mkdir -p data", scratch)
+    sh("git init -q ../other && cp .git/index ../desktop && echo 1 > data/x", scratch)
+    usual = sh("git ls-files --stage", scratch)
+    assert "hooks" not in sh("GITPIPE=0 GIT_INDEX_FILE=../desktop gitpipe add data", scratch)
+    assert sh("git ls-files --stage", scratch) == usual != sh("GIT_INDEX_FILE=../desktop git ls-files --stage", scratch)
+    sh("GITPIPE=0 GIT_INDEX_FILE=$PWD/../other/.git/index gitpipe add data", scratch)
+    assert sh("git ls-files --stage", scratch) == sh("GIT_INDEX_FILE=../desktop git ls-files --stage", scratch)
+    assert not (scratch.parent / "other/.git/index").exists()
+    sh("git config core.hooksPath .husky/_ && echo 2 > data/x", scratch)
+    assert "where gitpipe's are not: `gitpipe hooks install`" in sh("GITPIPE=0 gitpipe add data", scratch)
 
 
 def test_files_go_before_commits(scratch: Path, sh: Shell) -> None:

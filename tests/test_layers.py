@@ -25,15 +25,15 @@ spec
 datatree datumindex glance graph kept places uploads
 dag
 pipelines workdata
-datums reconcile standing
+datums differences reconcile standing trail
 checkout example guards hookconfig hooks speccheck
 clock
 catalog
-datarepos
+datarepos hookplace
 branches filediff history job preview
 filehistory
-jobviews scheduler
-datumviews
+commitdiff jobviews scheduler
+datumviews explain
 project
 hookmain precommit runner
 cli
@@ -55,6 +55,7 @@ KNOWS = {
     "executors": {"errors", "stage"},
     "journal": {"errors"},
     "hooks": {"errors"},
+    "hookplace": {"errors", "hooks", "repo"},
     "hookconfig": {"blobs", "errors"},
     "example": {"errors"},
     "drawing": {"errors", "views"},

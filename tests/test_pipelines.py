@@ -182,3 +182,20 @@ def test_the_index_names_the_branch_that_a_skipped_datum_is_read_from_now(lab: L
     project = lab.project
     (line,) = datumindex.state(project.blobs, datumindex.segments(project.repo, project.blobs, lab.head("p"))).values()
     assert json.loads(line)["inputs"][0][:3] == ["a", "b", "x"]
+
+
+def test_a_pipeline_whose_input_is_gone_does_not_pass_for_running(lab: Lab) -> None:
+    lab.data("training", {"a": "1"})
+    lab.pipeline("copy", {"training": "/*"})
+    lab.pipeline("next", {"copy": "/*"})
+    lab.run()
+
+    def states() -> dict[str, str]:
+        return {info.name: info.state for info in lab.project.pipelines.list()}
+
+    assert states() == {"copy": "running", "next": "running"}
+    head = lab.head("training")
+    lab.git("branch", "-q", "-D", "training")
+    assert states() == {"copy": "no input", "next": "running"}
+    lab.git("branch", "-q", "training", head)
+    assert states() == {"copy": "running", "next": "running"}

@@ -186,6 +186,24 @@ def test_beside_our_own_hooks_nothing_is_done_twice(repo: Path, tmp_path: Path, 
     assert nudges(repo) == ["post-commit", "post-commit", "post-rewrite"]
 
 
+def test_a_refusal_is_said_once(repo: Path, tmp_path: Path, sh: Shell) -> None:
+    """By gitpipe's own hook, which pre-commit calls; the guard alone says it where that does not run."""
+    (repo / "copy.json").write_text(COPY)
+    sh("GITPIPE=0 gitpipe create-pipeline -f copy.json && rm copy.json && git switch -q -c copy", repo)
+    hooks.install(repo / ".git/hooks", str(fake_python(tmp_path / "python")), "-I")
+    refusal = "copy is the output of a pipeline: "
+    for command in (
+        "git commit --allow-empty -m Mine",
+        "SKIP=gitpipe-guard git commit --allow-empty -m Mine",
+        "pre-commit run gitpipe-guard --all-files",
+        "git merge --no-ff $(git commit-tree -p HEAD -m side HEAD^{tree})",
+    ):
+        assert sh(command, repo, status=1, stderr=True).count(refusal) == 1, command
+    sh("git merge --abort; git switch -q -c free", repo)
+    forged = f"git commit --allow-empty -m x -m 'Provenance: a@{'1' * 40}'"
+    assert sh(forged, repo, status=1, stderr=True).count("the message ends in") == 1
+
+
 def test_all_stages_by_pre_commit_alone(repo: Path, sh: Shell) -> None:
     """A commit runs the pipelines, a switch brings ``data/``, and what was kept aside is named."""
     try:

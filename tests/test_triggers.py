@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +16,6 @@ from hypothesis import strategies as st
 
 from gitpipe.errors import BadName, BadSpec, Refused
 from gitpipe.inputs import Backlog, Trigger
-from gitpipe.repo import HEADS
 from tests.lab import EPOCH, Lab
 
 HOUR = 3600
@@ -369,7 +372,14 @@ def test_a_kill_between_branch_and_working_tree_is_mended(lab: Lab, tmp_path: Pa
     lab.git("worktree", "add", "-q", str(tree), "a@b")
     lab.project.checkouts.refresh(tree)
     new = lab.data("a", {"x": "1", "y": "2"})
-    lab.git("update-ref", HEADS + "a@b", new)  # moved, and killed before the files came
+    code = (
+        "from gitpipe.project import open_project; from pathlib import Path; "
+        f"open_project(Path('.')).clock.advance({EPOCH})"
+    )
+    env = {**os.environ, "GITPIPE_KILL_AT": "after-ref"}
+    done = subprocess.run([sys.executable, "-c", code], cwd=lab.root, env=env, capture_output=True)
+    assert done.returncode == -signal.SIGKILL and lab.head("a@b") == new
+    assert {p.name for p in (tree / "data").iterdir()} == {"x"}
     lab.run()
     assert {p.name for p in (tree / "data").iterdir()} == {"x", "y"}
     assert lab.git("-C", str(tree), "status", "--porcelain") == ""

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from gitpipe.errors import BadData, GitpipeError
+from gitpipe.project import open_project
 from gitpipe.uploads import PushedRef
 
 from .conftest import Shell
@@ -115,3 +116,49 @@ def test_a_remote_that_cannot_be_written_is_one_line(lab: Lab, tmp_path: Path) -
         push(lab, head)
     assert "\n" not in str(failed.value)
     assert not list((lab.project.blobs.cache / "gitpipe-tmp").iterdir())
+
+
+def server(lab: Lab, tmp_path: Path) -> Lab:
+    """A bare repository to which the data of the lab and a pipeline were pushed, and none of the files."""
+    lab.data("training", {"a": "1\n", "b": "2\n"})
+    lab.pipeline("copy", {"training": "/*"})
+    lab.git("init", "-q", "--bare", str(tmp_path / "far.git"))
+    lab.git("push", "-q", "--no-verify", str(tmp_path / "far.git"), "training", "__spec__")
+    far = Lab(tmp_path / "far.git")
+    assert far.project.pipelines.trust(True, lambda _: True)
+    return far
+
+
+def test_a_bare_repository_fetches_from_the_remote_that_its_owner_named(lab: Lab, remote: Path, tmp_path: Path) -> None:
+    """I12: the owner says where from, not who pushed; until then the advice is one that can be followed there."""
+    far = server(lab, tmp_path)
+    (line,) = far.ran()
+    assert line.endswith(": `git config gitpipe.remote URL` names the DVC remote that has it")
+    far.git("config", "gitpipe.remote", "../storage")
+    (line,) = far.ran()
+    assert line.endswith(f": `dvc push` it to {remote} from where it is")
+    assert push(lab, lab.head("training")) == 3
+    assert far.ran() == ["copy: 2 + 0 / 2 success"]
+    assert far.files("copy") == {"a": "1\n", "b": "2\n"}
+
+
+def test_the_runner_fetches_as_a_command_does(lab: Lab, remote: Path, tmp_path: Path, sh: Shell) -> None:
+    """It works from the git dir, and goes by the configuration of the main working tree."""
+    far = server(lab, tmp_path)
+    assert push(lab, lab.head("training")) == 3
+    sh("git clone -q -b training far.git clone && git -C clone branch -q __spec__ origin/__spec__", tmp_path)
+    here = Lab(tmp_path / "clone")
+    sh(f"dvc remote add -q --local -d s {remote}", here.root)
+    assert here.project.pipelines.trust(True, lambda _: True)
+    runner = open_project(here.root / ".git")
+    assert [job.state for job in runner.run()] == ["success"]
+    assert here.files("copy") == {"a": "1\n", "b": "2\n"} and not far.head("copy")
+
+
+def test_a_runner_that_lives_takes_up_the_remote(lab: Lab, remote: Path, tmp_path: Path) -> None:
+    far = server(lab, tmp_path)
+    assert push(lab, lab.head("training")) == 3
+    project = far.project
+    assert [job.state for job in project.run()] == ["failed"]
+    far.git("config", "gitpipe.remote", str(remote))
+    assert [job.state for job in project.run()] == ["success"]

@@ -40,6 +40,7 @@ _SMALL = 1 << 20  # files up to this size are read whole: one read, one write, n
 _CHUNK = 1 << 20
 _LISTINGS = 8  # parsed listings kept; the newest of each input of a busy pipeline
 _TMP = "gitpipe-tmp"
+OWN_REMOTE = "gitpipe"  # the name, in DVC's words, of the remote that git config `gitpipe.remote` gives the URL of
 
 
 class DvcStore:
@@ -52,6 +53,7 @@ class DvcStore:
         fetch_root: the folder whose ``.dvc/config`` and ``.dvc/config.local`` name the remotes; None for no remotes.
         trusted: take all settings of a remote from ``.dvc/config``, not its URL alone.  A config that came by fetch
             may name a command to run (``bearer_token_command``), so this is off unless someone vouched for it.
+        remote: URL or folder of one more remote, the default one where the configuration names none.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class DvcStore:
         shared: bool = False,
         fetch_root: Path | None = None,
         trusted: bool = False,
+        remote: str = "",
     ) -> None:
         self.cache = Path(os.path.abspath(cache))
         self.files = self.cache / "files" / "md5"
@@ -69,6 +72,7 @@ class DvcStore:
         self.shared = shared
         self.fetch_root = fetch_root
         self.trusted = trusted
+        self.remote = remote
         self._root = str(self.files)
         self._tmp_dir = str(self.cache / _TMP)
         self._tmp_prefix = f"{os.uname().nodename}.{os.getpid()}"
@@ -105,7 +109,7 @@ class DvcStore:
     def _need(self, md5: str) -> tuple[str, os.stat_result]:
         found = self._find(md5)
         if found is None:
-            raise BadData(f"blob {md5} is not in the cache {self.cache}: bring it with `dvc fetch`")
+            raise BadData(f"blob {md5} is not in the cache {self.cache}: {self.advice()}")
         return found
 
     def has(self, md5: str) -> bool:
@@ -518,6 +522,22 @@ class DvcStore:
 
     # -- remotes
 
+    def advice(self, branch: str = "") -> str:
+        """What people can do about a blob that is not here; `branch` is one that has it."""
+        if self.fetch_root is not None:
+            return "bring it with `dvc fetch`" + (f" on {branch}" if branch else "")
+        if self.remote:
+            return f"`dvc push` it to {self.remote} from where it is"
+        return "a bare repository has no `dvc fetch`: `git config gitpipe.remote URL` names the DVC remote that has it"
+
+    def _remotes(self) -> Sections:
+        """The settings of all remotes."""
+        settings = remote_settings(self.fetch_root / ".dvc", trusted=self.trusted) if self.fetch_root else {}
+        if self.remote:
+            settings[f'remote "{OWN_REMOTE}"'] = {"url": self.remote}
+            settings.setdefault("core", {}).setdefault("remote", OWN_REMOTE)
+        return settings
+
     def fetch(self, md5s: Iterable[str]) -> list[str]:
         """Try to bring missing blobs from the configured remotes; the ones still missing, in order.
 
@@ -528,9 +548,9 @@ class DvcStore:
             GitpipeError: blobs are still missing and a remote could not be read.
         """
         missing = self.missing(md5s)
-        if not missing or self.fetch_root is None:
+        if not missing:
             return missing
-        settings = remote_settings(self.fetch_root / ".dvc", trusted=self.trusted)
+        settings = self._remotes()
         names = remote_names(settings)
         if not names:
             return missing
@@ -557,9 +577,7 @@ class DvcStore:
 
     def push_remote(self) -> str:
         """The remote that `push` brings blobs to: DVC's default, else the only one; "" where there is no such."""
-        if self.fetch_root is None:
-            return ""
-        settings = remote_settings(self.fetch_root / ".dvc", trusted=self.trusted)
+        settings = self._remotes()
         names = remote_names(settings)
         default = settings.get("core", {}).get("remote", "")
         return default if default in names else names[0] if len(names) == 1 and not default else ""
@@ -579,10 +597,9 @@ class DvcStore:
         """
         oids = sorted(dict.fromkeys(md5s), key=lambda oid: (oid.endswith(DIR), oid))
         remote = self.push_remote() if oids else ""
-        if not remote or self.fetch_root is None:
+        if not remote:
             return 0
-        dvc_dir = self.fetch_root / ".dvc"
-        settings = remote_settings(dvc_dir, trusted=self.trusted)
+        settings = self._remotes()
         self._make_dir(self._tmp_dir)
         folder = tempfile.mkdtemp(prefix=f"{self._tmp_prefix}.push-", dir=self._tmp_dir)
         try:
@@ -596,11 +613,8 @@ class DvcStore:
         except GitpipeError:
             raise
         except Exception as exc:  # DVC and its file systems raise any kind
-            unused = sorted(
-                key
-                for key in read_config(dvc_dir).remotes.get(remote, {})
-                if key not in settings.get(f'remote "{remote}"', {})
-            )
+            said = read_config(self.fetch_root / ".dvc").remotes.get(remote, {}) if self.fetch_root else {}
+            unused = sorted(key for key in said if key not in settings.get(f'remote "{remote}"', {}))
             hint = f" (`{unused[0]}` in .dvc/config does not count before it is set with --local)" if unused else ""
             raise GitpipeError(f"cannot push to DVC remote {remote}: {_in_words(exc)}{hint}") from exc
         finally:

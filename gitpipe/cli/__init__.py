@@ -14,13 +14,23 @@ from pathlib import Path
 
 import typer
 
-from gitpipe.cli import admin, commits, complete, files, gitlike, jobs, pipelines, repos  # each registers its commands
+from gitpipe.cli import (  # each registers its commands
+    admin,
+    commits,
+    compare,
+    complete,
+    files,
+    gitlike,
+    jobs,
+    pipelines,
+    repos,
+)
 from gitpipe.cli.app import app
 from gitpipe.cli.argv import normalise
 from gitpipe.cli.show import oneline
 from gitpipe.errors import GitpipeError, UsageError
 
-__all__ = ["admin", "commits", "complete", "files", "gitlike", "jobs", "main", "pipelines", "repos", "run"]
+__all__ = ["admin", "commits", "compare", "complete", "files", "gitlike", "jobs", "main", "pipelines", "repos", "run"]
 
 BROKEN_PIPE = 141  # what a shell reports for a program that SIGPIPE ended, as git does under `| head`
 INTERRUPTED = 130

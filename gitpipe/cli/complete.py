@@ -390,6 +390,12 @@ def datums(ctx: typer.Context, incomplete: str) -> list[Offer]:
     return [(oid[:digits], pipeline) for oid, pipeline in found]
 
 
+def jobs_pipelines_and_datums(ctx: typer.Context, incomplete: str) -> list[Offer]:
+    """What `jobs_and_pipelines` offers and, once some digits are typed, the datums that go on so."""
+    found = jobs_and_pipelines(ctx, incomplete)
+    return [*found, *datums(ctx, incomplete)] if len(incomplete) >= SHORTEST else found
+
+
 def _place(look: Glance, words: Sequence[str], typed: str, *, commits: bool, paths: bool) -> Iterator[Offer]:
     if not words:
         name, at, rest = typed.partition("@")

@@ -146,11 +146,11 @@ def glob_file(words: GlobWords, raw: Raw = False) -> None:
 
 @command("inspect-file", FILES)
 def inspect_file(words: FileWords, raw: Raw = False) -> None:
-    """Show one file or folder of a repo in detail.
+    """Show one file or folder of a repo in detail, and of a result what made it, from what.
 
     Example: gitpipe inspect-file training master iris.csv
     """
-    show.one(project().data.inspect_file(words), show.file_details, as_json=raw)
+    show.one(project().file_history.inspect(words), show.file_details, as_json=raw)
 
 
 @command("copy-file", FILES)

@@ -209,7 +209,7 @@ def wait(
             ran = here.wait(progress.update, timeout)
         except KeyboardInterrupt:
             raise Interrupted("no longer waiting; the runner goes on in the background, see 'gitpipe status'") from None
-        progress.finish(ran, lambda: here.status().warnings)
+        progress.finish(ran, lambda: here.status().warnings, here.behind)
     check(ran)
 
 
@@ -231,7 +231,7 @@ def run(
             ran = here.run(progress.update)
         except KeyboardInterrupt:
             raise Interrupted("stopped; finished datums are kept, 'gitpipe run' or the next commit goes on") from None
-        progress.finish(ran, lambda: here.status().warnings)
+        progress.finish(ran, lambda: here.status().warnings, here.behind)
     check(ran)
 
 

@@ -49,14 +49,23 @@ class JobProgress:
                 print(show.progress_line(job), flush=True)
             self._shown[job.job] = job.state
 
-    def finish(self, ran: Sequence[JobInfo], warnings: Callable[[], Sequence[str]] = tuple) -> None:
-        """Show how the jobs ended where `update` was not told, and if there were none say so, with the `warnings`."""
+    def finish(
+        self,
+        ran: Sequence[JobInfo],
+        warnings: Callable[[], Sequence[str]] = tuple,
+        behind: Callable[[], Sequence[str]] = tuple,
+    ) -> None:
+        """Show how the jobs ended where `update` was not told, and which working trees did not follow (`behind`).
+
+        If there were no jobs say so, with all `warnings`.
+        """
         self.update([ended(job) for job in ran if self._shown.get(job.id) != job.state])
-        if not ran and not self._shown:
-            known = warnings()
+        nothing = not ran and not self._shown
+        known = warnings() if nothing else behind()
+        if nothing:
             print("Nothing to do here and now." if known else "Nothing to do: every output is up to date.")
-            for line in known:
-                print(f"Warning: {line}")
+        for line in known:
+            print(f"Warning: {line}")
 
     def _bar(self, job: Progress) -> None:
         if self._bars is None:

@@ -28,6 +28,7 @@ from gitpipe.views import (
     JobInfo,
     Lineage,
     LogLine,
+    Making,
     PipelineInfo,
     Progress,
     RepoInfo,
@@ -338,8 +339,8 @@ def repo_details(repo: RepoInfo) -> Iterator[str]:
 
 
 def file_details(info: FileDetails) -> Iterator[str]:
-    """A file or folder, line by line."""
-    return pairs(
+    """A file or folder, line by line; a result with what made it."""
+    yield from pairs(
         ("Path", info.path),
         ("Commit", commit(git_branch(info.repo, info.branch), info.commit)),
         ("Type", info.type),
@@ -348,6 +349,23 @@ def file_details(info: FileDetails) -> Iterator[str]:
         ("Files", "" if info.md5 else str(info.files)),
         ("Here", "" if info.here else "no, `dvc pull` brings it"),
     )
+    if info.making:
+        yield from pairs(("Datum", info.making.datum), ("Pipeline", info.making.pipeline))
+        yield from making_lines(info.making.made)
+        yield from file_table("Input files:", info.making.inputs, "")
+
+
+def making_lines(made: Making | None) -> Iterator[str]:
+    """Where a datum's files were made, and how to read what was said then."""
+    return pairs(("Made by", f"job {made.job}, in {made.commit}"), ("Log", made.log)) if made else iter(())
+
+
+def file_table(heading: str, files: Sequence[DatumFile], pipeline: str) -> Iterator[str]:
+    """Files of a datum with their commits; those without one are of `pipeline`."""
+    if files:
+        yield heading
+        rows = [[oneline(f"{f.commit or pipeline}:/{f.path}"), size(f.size), f"md5:{f.md5}"] for f in files]
+        yield from (f"  {line}" for line in aligned(rows).splitlines())
 
 
 def counts(changes: Sequence[tuple[str, int | None, int | None]]) -> None:
@@ -363,7 +381,7 @@ def datum_details(info: DatumDetails) -> Iterator[str]:
     yield from pairs(
         ("Datum", datum.id),
         ("Job", datum.job),
-        ("Pipeline", info.pipeline),
+        ("Pipeline", info.pipeline + (f"@{info.version}" if info.version else "")),
         ("State", datum.state),
         ("Reason", datum.reason),
         ("Tries", str(datum.tries or "")),
@@ -371,15 +389,9 @@ def datum_details(info: DatumDetails) -> Iterator[str]:
         ("Download", "" if datum.seconds is None else size(datum.bytes_in)),
         ("Upload", "" if datum.seconds is None else size(datum.bytes_out)),
     )
-    for heading, files in (("Input files:", info.inputs), ("Output files:", info.outputs)):
-        if files:
-            yield heading
-            lines = aligned([[_place(info, file), size(file.size), f"md5:{file.md5}"] for file in files])
-            yield from (f"  {line}" for line in lines.splitlines())
-
-
-def _place(info: DatumDetails, file: DatumFile) -> str:
-    return oneline(f"{file.commit or info.pipeline}:/{file.path}")
+    yield from making_lines(info.made)
+    yield from file_table("Input files:", info.inputs, info.pipeline)
+    yield from file_table("Output files:", info.outputs, info.pipeline)
 
 
 def commit_details(info: CommitInfo) -> Iterator[str]:
@@ -496,6 +508,8 @@ def file_entry(entry: FileLineage, *, graph: bool) -> Iterator[str]:
     yield ""
     yield f"    {file_line(entry, of_commit=False)}"
     yield from file_branches(entry.children, "    " if graph else "      ", GRAPHS[can_draw()] if graph else BLANKS)
+    if entry.making and entry.making.log:
+        yield f"    log: {entry.making.log}"
 
 
 def file_branches(children: Sequence[FileLineage], indent: str, marks: Sequence[str]) -> Iterator[str]:

@@ -112,6 +112,8 @@ ROWS: dict[str, Row] = {
     "run": Row("", writes=True),
     "add": Row("{data}", (), 1, None, writes=True, works=False),
     "log": Row("{repo} {branch}", ("--limit {count}",), 0, 2),
+    "explain": Row("{datum}", ("--job {job}",), 1, 1),
+    "diff": Row("{repo} {commit}", (), 1, 4),
     "status": Row(""),
     "dag": Row("{pipeline}", ("--format {form}", "-o {drawing}"), 0, None),
 }

@@ -260,6 +260,7 @@ READS = [
     "list-pipeline",
     "list-job",
     "log training",
+    "diff training",
     "dag",
 ]
 

@@ -389,6 +389,8 @@ EVERY = [
     "list-datum x",
     "inspect-datum x y",
     "logs",
+    "explain x",
+    "diff a",
     "list-worker",
     "wait",
     "run",

@@ -54,6 +54,7 @@ ROWS: dict[str, Row] = {
     "example": Row("{example}", most=1, writes=True),
     "trust": Row("--yes"),
     "version": Row(""),
+    "schema": Row(""),
     "hooks install": Row("", writes=True),
     "hooks uninstall": Row("", writes=True),
     "hooks status": Row(""),

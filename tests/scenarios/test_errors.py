@@ -413,7 +413,7 @@ def test_every_command_is_in_the_table() -> None:
     from gitpipe.cli.app import app
 
     have = {line.split()[0] for line in EVERY}
-    assert set(typer.main.get_command(app).commands) == have | {"version", "example"}  # type: ignore[attr-defined]
+    assert set(typer.main.get_command(app).commands) == have | {"version", "example", "schema"}  # type: ignore[attr-defined]
 
 
 def test_no_repository_no_init_no_git(tmp_path: Path, sh: Shell, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,9 @@ from gitpipe.commit import DEFAULT_BRANCH, check_name, git_branch, repo_of
 from gitpipe.datarepos import DataRepos
 from gitpipe.datatree import data_key, write_tree
 from gitpipe.errors import BadName, NotFound, Refused, UsageError
+from gitpipe.graph import order
+from gitpipe.inputs import Trigger
+from gitpipe.pipelines import follows
 from gitpipe.repo import HEADS, RefUpdate, Repo
 from gitpipe.views import BranchInfo, CommitInfo
 
@@ -27,15 +30,20 @@ class Branches:
     def __init__(self, repo: Repo, data: DataRepos) -> None:
         self.repo, self.data = repo, data
 
-    def create(self, words: Sequence[str], head: str | None = None) -> str:
+    def create(
+        self, words: Sequence[str], head: str | None = None, trigger: Trigger | None = None, forget: bool = False
+    ) -> str:
         """Make a branch, empty or at `head`; one that is there already moves to `head`.  Its head's sha.
 
         Args:
             words: ``REPO BRANCH`` or ``REPO@BRANCH``.
             head: a branch or commit of the same repo.
+            trigger: what moves it from now on.
+            forget: nothing moves it from now on.
 
         Raises:
-            Refused: it is there and no `head` is given, or it is a pipeline's output.
+            Refused: it is there and neither `head` nor `trigger` is given, it is a pipeline's output, or the trigger
+                would go round in a circle.
             NotFound: no such repo or head.
         """
         name, branch = _words(words, "create-branch")
@@ -45,7 +53,13 @@ class Branches:
             self.data.check_repo(self.data.locate([name], path=False).repo)
         ref = HEADS + git_branch(name, branch)
         old = self.repo.ref(ref)
+        if trigger is not None:
+            self._check_trigger(name, branch, trigger)
         if head is None:
+            if old is not None and (trigger is not None or forget):
+                self._set_trigger(name, branch, trigger)
+                self.data.nudge()
+                return old
             if old is not None:
                 raise Refused(f"branch {branch} of {name} exists already: --head COMMIT moves it")
             self.data.refuse_output([name], "give its new branch a commit with --head")
@@ -55,9 +69,13 @@ class Branches:
             if place.open or place.commit is None:
                 raise Refused(f"{head} is not finished yet: `gitpipe finish-commit {name} {head}` first")
             new = place.commit
-        if new == old:
-            return new
         reason = f"gitpipe: create-branch {name}@{branch}"
+        if trigger is not None or forget:
+            self._set_trigger(name, branch, trigger, [RefUpdate(ref, new, None)] if old is None else [])
+            old = old or new
+        if new == old:
+            self.data.nudge()
+            return new
         if old is None:
             if not self.repo.update_refs([RefUpdate(ref, new, None)], reason):
                 raise Refused(
@@ -67,6 +85,50 @@ class Branches:
             raise Refused(f"branch {branch} of {name} was moved by somebody else just now: run the command again")
         self.data.nudge()
         return new
+
+    def trigger(self, watched: str, size: str, commits: int, cron_spec: str, all: bool) -> Trigger:
+        """A trigger as the command line has it.
+
+        Raises:
+            BadSpec, BadName: no condition, or one that makes no sense, or `watched` cannot be a branch.
+        """
+        if not BRANCH.match(watched):
+            raise BadName(f"trigger branch {watched!r}: name a branch of the same repo, without the repo's name")
+        return Trigger(watched, size, commits, cron_spec, all)
+
+    def _check_trigger(self, name: str, branch: str, trigger: Trigger) -> None:
+        """Whether a branch may get a trigger.
+
+        Raises:
+            Refused: the input of a pipeline has one for it, or it would follow itself.
+            BadSpec: a pipeline would read its own output through it.
+        """
+        full = git_branch(name, branch)
+        pipelines = self.data.pipelines
+        everything = pipelines.triggers(pipelines.head())
+        owner = everything.get(full, (trigger, ""))[1]
+        if owner:
+            raise Refused(f"{full} is moved by the trigger of an input of pipeline {owner}: change that in its spec")
+        moved = follows({**{b: t for b, (t, _) in everything.items()}, full: trigger})
+        seen, at = {full}, moved[full]
+        while at in moved and at not in seen:
+            seen.add(at)
+            at = moved[at]
+        if at in seen:
+            raise Refused(f"{full} would follow itself by its trigger: watch a branch that does not follow it")
+        order({n: p.spec for n, p in pipelines.all(pipelines.head()).items()}, moved)
+
+    def _set_trigger(self, name: str, branch: str, trigger: Trigger | None, also: Sequence[RefUpdate] = ()) -> None:
+        """Record a branch's trigger (None: that it has none) on ``__spec__``, where clones find it."""
+        pipelines = self.data.pipelines
+        full, head = git_branch(name, branch), pipelines.head()
+        if pipelines.set_triggers(head).get(full) == trigger and not also:
+            return
+        subject = f"trigger {full}: {trigger.describe() if trigger else 'none'}"
+        config = None if head else pipelines.branch_config()
+        pipelines.put(
+            {}, {}, subject, self.repo.user(), dvc_config=config, expect=head, triggers={full: trigger}, also=also
+        )
 
     def _empty(self, name: str, branch: str) -> str:
         tree = write_tree(self.repo, self.data.blobs, {}, config=self.data.pipelines.branch_config())
@@ -86,7 +148,11 @@ class Branches:
         if not found:
             self.data.locate([name], path=False)
         self.data.check_repo(name)
-        infos = [BranchInfo(name, repo_of(b)[1], sha, b) for b, sha in found.items()]
+        triggers = self.data.pipelines.triggers(self.data.pipelines.head())
+        infos = [
+            BranchInfo(name, repo_of(b)[1], sha, b, triggers[b][0].describe() if b in triggers else "")
+            for b, sha in found.items()
+        ]
         return sorted(infos, key=lambda info: (info.branch != DEFAULT_BRANCH, info.branch))
 
     def _heads(self, name: str) -> dict[str, str]:
@@ -115,7 +181,10 @@ class Branches:
         for tree in self.repo.worktrees():
             if tree.ref == ref:
                 raise Refused(f"{name}@{branch} is checked out in {tree.top}: switch to another branch there first")
-        if not self.repo.update_refs([RefUpdate(ref, None, old)], f"gitpipe: delete-branch {name}@{branch}"):
+        gone = RefUpdate(ref, None, old)
+        if git_branch(name, branch) in self.data.pipelines.set_triggers(self.data.pipelines.head()):
+            self._set_trigger(name, branch, None, [gone])
+        elif not self.repo.update_refs([gone], f"gitpipe: delete-branch {name}@{branch}"):
             raise Refused(f"branch {branch} of {name} was moved by somebody else just now: run the command again")
         self.data.nudge()
 

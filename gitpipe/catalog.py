@@ -6,12 +6,14 @@ Works on `PipelineStore` and says what it did; the runner finds the rest out by 
 from __future__ import annotations
 
 import builtins
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
-from gitpipe.commit import check_name
+from gitpipe.clock import Clock
+from gitpipe.commit import DEFAULT_BRANCH, check_name, repo_of
 from gitpipe.dag import make_dag
 from gitpipe.errors import BadSpec, GitpipeError, NotFound, Refused
 from gitpipe.graph import reads
@@ -63,9 +65,16 @@ class Catalog:
     """The pipelines of one repository, as commands see them."""
 
     def __init__(
-        self, repo: Repo, store: PipelineStore, journal: Journal, reconciler: Reconciler, nudge: Callable[[], None]
+        self,
+        repo: Repo,
+        store: PipelineStore,
+        journal: Journal,
+        reconciler: Reconciler,
+        clock: Clock,
+        nudge: Callable[[], None],
     ) -> None:
         self.repo, self.store, self.journal, self.reconciler, self.nudge = repo, store, journal, reconciler, nudge
+        self.clock = clock
 
     # -- create, update ----------------------------------------------------------------------------------------------
 
@@ -183,10 +192,26 @@ class Catalog:
                 self.repo.user(),
                 dvc_config=self._dvc_config(),
                 expect=plan.head,
+                also=self._branches(plan),
             )
         self.store.trust([p.version for p in plan.pipelines])
         self.nudge()
         return [*plan.notes, *(f"{p.name}: {plan.word(p.name)}" for p in plan.pipelines)]
+
+    def _branches(self, plan: Plan) -> list[RefUpdate]:
+        """The branches that come with pipelines, and those of triggers that updated ones no longer have.
+
+        The repo of a cron input that is no longer there stays: it is data.
+        """
+        heads, before = self.repo.refs("refs/heads"), self.store.all(plan.head)
+        specs = {p.name: p.spec for p in plan.pipelines}
+        read = {branch for spec in ({n: p.spec for n, p in before.items()} | specs).values() for branch in reads(spec)}
+        old = [(name, before[name].spec) for name in plan.changed if name in before]
+        own = {branch for name, spec in old for branch in self.clock.own_branches(name, spec)}
+        refs = [HEADS + branch for branch in sorted(own - read) if repo_of(branch)[1] != DEFAULT_BRANCH]
+        there = {tree.ref for tree in self.repo.worktrees()}
+        gone = [RefUpdate(ref, None, heads[ref]) for ref in refs if ref in heads and ref not in there]
+        return [*self.clock.fresh_branches(specs, heads), *gone]
 
     def _dvc_config(self) -> bytes | None:
         """The ``.dvc/config`` of the checked-out branch, where that differs from what ``__spec__`` holds."""
@@ -212,16 +237,17 @@ class Catalog:
         readers = sorted(n for n, s in specs.items() if branch in reads(s))
         if readers and not force:
             raise Refused(f"{name} is read by pipeline {', '.join(readers)}: delete that first, or use -f")
-        ref = HEADS + branch
-        if not keep_repo:
-            for tree in self.repo.worktrees():
-                if tree.ref == ref:
-                    raise Refused(f"{name} is checked out in {tree.top}: switch to another branch there first")
+        branches = [*([] if keep_repo else [branch]), *self.clock.own_branches(name, specs[name])]
+        for tree in self.repo.worktrees():
+            on = (tree.ref or "").removeprefix(HEADS)
+            if on in branches:
+                raise Refused(f"{on} is checked out in {tree.top}: switch to another branch there first")
         self.store.put({name: None}, {}, f"delete-pipeline {name}", self.repo.user(), expect=head)
         self.journal.forget_pipeline(name)
-        while not keep_repo and (tip := self.repo.ref(ref)):
-            # A job that was just publishing may move it once more; afterwards `__spec__` stops it.
-            self.repo.update_refs([RefUpdate(ref, None, tip)], f"gitpipe: delete-pipeline {name}")
+        for branch in branches:
+            while tip := self.repo.ref(HEADS + branch):
+                # A job that was just publishing, or a tick, may move it once more; afterwards `__spec__` stops it.
+                self.repo.update_refs([RefUpdate(HEADS + branch, None, tip)], f"gitpipe: delete-pipeline {name}")
         self.nudge()
         return [f"{name}: deleted" + (" (its repo is kept)" if keep_repo else "")]
 
@@ -251,6 +277,12 @@ class Catalog:
         if newest and not newest[0].state.over:
             return [f"{name}: a job is {newest[0].state.value} already"]
         return [f"{name}: nothing to do, its newest job succeeded (update-pipeline --reprocess runs it all again)"]
+
+    def run_cron(self, name: str) -> builtins.list[str]:
+        """Make a tick of a pipeline's cron inputs now; see `Clock.run_cron`."""
+        lines = self.clock.run_cron(name, time.time())
+        self.nudge()
+        return lines
 
     # -- list, inspect -----------------------------------------------------------------------------------------------
 

@@ -16,10 +16,9 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from gitpipe.blobs.dvc import DvcStore
-from gitpipe.blobs.pointers import Out, read_pointer
 from gitpipe.checkout import Checkouts
 from gitpipe.commit import SPEC_BRANCH, CommitRef, Listing, check_name, files_below, folder_clash, repo_of
-from gitpipe.datatree import POINTER, data_key, read_listing, write_tree
+from gitpipe.datatree import POINTER, data_key, data_size, read_listing, write_tree
 from gitpipe.errors import BadData, BadName, GitpipeError, NotFound, Refused, UsageError
 from gitpipe.globs import cut
 from gitpipe.graph import sources
@@ -100,7 +99,12 @@ class DataRepos:
             if tree.ref in mine:
                 raise Refused(f"{name} is checked out in {tree.top}: switch to another branch there first")
         moves = [RefUpdate(ref, None, sha) for ref, sha in {**heads, **mine}.items()]
-        if not self.repo.update_refs(moves, f"gitpipe: delete-repo {name}"):
+        head = self.pipelines.head()
+        triggers = dict.fromkeys(b for b in self.pipelines.set_triggers(head) if repo_of(b)[0] == name)
+        if triggers:
+            who = self.repo.user()
+            self.pipelines.put({}, {}, f"delete-repo {name}", who, expect=head, triggers=triggers, also=moves)
+        elif not self.repo.update_refs(moves, f"gitpipe: delete-repo {name}"):
             raise Refused(f"{name} was changed by somebody else just now: run the command again")
         self.nudge()
 
@@ -152,7 +156,7 @@ class DataRepos:
         if head is None:
             return RepoInfo(name, branch, self.pipelines.created(name), 0, 0, "", name in pipelines)
         root = self.repo.git("rev-list", "--first-parent", "--reverse", head, "--").split("\n", 1)[0]
-        size, files = self._size(head)
+        size, files = data_size(self.repo, self.blobs, head)
         return RepoInfo(name, branch, self._created(branch, root), size, files, head, name in pipelines)
 
     def _created(self, branch: str, root: str) -> float:
@@ -160,18 +164,6 @@ class DataRepos:
         for job in self.journal.jobs("output = ? AND started IS NOT NULL", [root]):
             return float(job.started or 0)
         return float(self.repo.commit(root).time)
-
-    def _size(self, commit: str) -> tuple[int | None, int]:
-        key = data_key(self.repo, commit)
-        if key.pointer and not key.folder:
-            outs = _outs_or_none(self.repo.blob(key.pointer))
-            if outs and outs[0].size is not None and outs[0].nfiles is not None:
-                return outs[0].size, outs[0].nfiles
-        try:
-            listing = read_listing(self.repo, self.blobs, commit)
-        except BadData:
-            return None, 0  # a damaged repo must not hide the others; whoever reads its files is told
-        return sum(self.blobs.size(md5) or 0 for md5 in listing.values()), len(listing)
 
     # -- files in ----------------------------------------------------------------------------------------------------
 
@@ -659,7 +651,7 @@ class DataRepos:
             parent=commit.parents[0] if commit.parents else None,
             started=started,
             finished=None if open_id else finished,
-            size=self._size(commit.sha)[0],
+            size=data_size(self.repo, self.blobs, commit.sha)[0],
             subject=commit.subject,
             author=commit.author,
             job=origin.job,
@@ -671,13 +663,6 @@ class DataRepos:
 def _repo_word(words: Sequence[str]) -> str:
     """The repo's name in ``REPO@BRANCH:PATH``."""
     return words[0].partition(":")[0].partition("@")[0] if words else ""
-
-
-def _outs_or_none(pointer: bytes) -> list[Out]:
-    try:
-        return read_pointer(pointer.decode("utf-8", "replace"), POINTER)
-    except BadData:
-        return []
 
 
 def _finished(held: Commit, message: str | None, commit_id: str) -> str:

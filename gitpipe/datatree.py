@@ -15,6 +15,7 @@ from gitpipe.blobs.pointers import (
     DVC_GITIGNORE,
     DVCIGNORE,
     GITIGNORE,
+    Out,
     read_pointer,
     write_pointer,
 )
@@ -57,6 +58,37 @@ def read_listing(repo: Repo, blobs: BlobStore, treeish: str) -> Listing:
         return _read_listing(repo, blobs, treeish)
     except BadData as error:
         raise BadData(f"commit {treeish[:12]}: {error}") from error
+
+
+def data_size(repo: Repo, blobs: BlobStore, commit: str) -> tuple[int | None, int]:
+    """(bytes, files) of a commit; the former None where they cannot be read."""
+    key = data_key(repo, commit)
+    if key.pointer and not key.folder:
+        outs = _outs_or_none(repo.blob(key.pointer))
+        if outs and outs[0].size is not None and outs[0].nfiles is not None:
+            return outs[0].size, outs[0].nfiles
+    try:
+        listing = read_listing(repo, blobs, commit)
+    except BadData:
+        return None, 0  # a damaged repo must not hide the others; whoever reads its files is told
+    return sum(blobs.size(md5) or 0 for md5 in listing.values()), len(listing)
+
+
+def is_data(repo: Repo, sha: str) -> bool:
+    """Whether a commit counts as data: the empty first commit that `create-repo` makes does not."""
+    if not data_key(repo, sha):
+        return False
+    if repo.commit(sha).parents:
+        return True
+    entry = repo.entry(sha, POINTER)
+    return entry is None or b"nfiles: 0" not in repo.blob(entry.sha)
+
+
+def _outs_or_none(pointer: bytes) -> list[Out]:
+    try:
+        return read_pointer(pointer.decode("utf-8", "replace"), POINTER)
+    except BadData:
+        return []
 
 
 def _read_listing(repo: Repo, blobs: BlobStore, treeish: str) -> Listing:

@@ -21,6 +21,7 @@ POINTS = (
     "blob-protected",
     "before-ref",
     "after-ref",
+    "before-tick",
     "job-finished",
 )
 

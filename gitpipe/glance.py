@@ -236,5 +236,7 @@ def _leaves(form: Any) -> Iterator[tuple[str, str]]:
     for kind, body in form.items() if isinstance(form, dict) else ():
         if kind == "pfs":
             yield str(body["repo"]), str(body.get("branch", DEFAULT_BRANCH))
+        elif kind == "cron":
+            yield str(body["repo"]), DEFAULT_BRANCH
         for inner in body if isinstance(body, list) else ():
             yield from _leaves(inner)

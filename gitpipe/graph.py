@@ -28,21 +28,24 @@ def owners(specs: Mapping[str, Spec]) -> dict[str, str]:
     return {spec.output: name for name, spec in specs.items()}
 
 
-def order(specs: Mapping[str, Spec]) -> list[str]:
+def order(specs: Mapping[str, Spec], moved: Mapping[str, str] | None = None) -> list[str]:
     """The names of `specs`, each after all that it reads; by name where that leaves a choice.
+
+    Args:
+        moved: git branch -> the one that it follows by a trigger, which closes a circle as well as reading does.
 
     Raises:
         BadSpec: naming a cycle: ``a → b → a`` (a's output goes to b, b's to a).
     """
-    waits_for = _above(specs)
-    readers = _readers(specs)
+    waits_for = _above(specs, moved)
+    readers = _inverted(waits_for)
     missing = {name: len(needs) for name, needs in waits_for.items()}
     ready = sorted(name for name, count in missing.items() if not count)
     out: list[str] = []
     while ready:
         name = heapq.heappop(ready)
         out.append(name)
-        for reader in readers.get(specs[name].output, ()):
+        for reader in readers.get(name, ()):
             missing[reader] -= 1
             if not missing[reader]:
                 heapq.heappush(ready, reader)
@@ -52,6 +55,17 @@ def order(specs: Mapping[str, Spec]) -> list[str]:
             f"pipelines read each other in a circle: {' → '.join(cycle)}; one of them must read something else"
         )
     return out
+
+
+def _followed(branches: set[str], moved: Mapping[str, str]) -> set[str]:
+    """`branches`, and those that they get their commits from by triggers."""
+    found, todo = set(branches), list(branches)
+    while todo:
+        watched = moved.get(todo.pop())
+        if watched is not None and watched not in found:
+            found.add(watched)
+            todo.append(watched)
+    return found
 
 
 def upstream(specs: Mapping[str, Spec], name: str) -> set[str]:
@@ -67,18 +81,25 @@ def downstream(specs: Mapping[str, Spec], name: str) -> set[str]:
     return _reachable(below, name)
 
 
-def _above(specs: Mapping[str, Spec]) -> dict[str, set[str]]:
-    """Pipeline -> the pipelines that it reads."""
+def _above(specs: Mapping[str, Spec], moved: Mapping[str, str] | None = None) -> dict[str, set[str]]:
+    """Pipeline -> the pipelines that it reads, also through branches that are `moved` to what those write."""
     owner = owners(specs)
-    return {name: {owner[branch] for branch in reads(spec) if branch in owner} for name, spec in specs.items()}
+    return {
+        name: {owner[branch] for branch in _followed(reads(spec), moved or {}) if branch in owner}
+        for name, spec in specs.items()
+    }
 
 
 def _readers(specs: Mapping[str, Spec]) -> dict[str, set[str]]:
     """Git branch -> the pipelines that read it."""
+    return _inverted({name: reads(spec) for name, spec in specs.items()})
+
+
+def _inverted(edges: Mapping[str, set[str]]) -> dict[str, set[str]]:
     out: dict[str, set[str]] = {}
-    for name, spec in specs.items():
-        for branch in reads(spec):
-            out.setdefault(branch, set()).add(name)
+    for name, others in edges.items():
+        for other in others:
+            out.setdefault(other, set()).add(name)
     return out
 
 

@@ -7,6 +7,7 @@ it; it stands outside the folder because the version names content only.  Knows 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
@@ -17,14 +18,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from gitpipe.commit import DEFAULT_BRANCH, SPEC_BRANCH, check_name, git_branch, repo_of
+from gitpipe.datatree import data_key
 from gitpipe.errors import BadSpec, GitpipeError, NotFound, Refused
 from gitpipe.graph import order, owners, reads, sources
+from gitpipe.inputs import Cron, Trigger
 from gitpipe.provenance import read_origin
 from gitpipe.repo import BLOB, EXE, HEADS, LINK, SUBMODULE, TREE, Entry, RefUpdate, Repo, Signature
 from gitpipe.spec import Spec, load_specs
 
 SPEC_REF = HEADS + SPEC_BRANCH
 SOURCES = ".gitpipe"
+TRIGGERS = "triggers"  # a folder in there: <git branch>.json
 SPEC_ENDINGS = (".json", ".yaml", ".yml")
 MAX_SPEC = 1 << 20
 TRUSTED = "gitpipe.trusted"
@@ -69,6 +73,7 @@ class PipelineStore:
         self.repo = repo
         self.broken: dict[str, str] = {}  # pipeline -> why its newest source could not be taken
         self._loaded: dict[tuple[str, str], Pipeline] = {}
+        self._triggers: dict[str, dict[str, Trigger]] = {}
         self._outputs: dict[tuple[str, str], str] = {}
 
     # -- reading -----------------------------------------------------------------------------------------------------
@@ -172,6 +177,28 @@ class PipelineStore:
         except (ValueError, KeyError, TypeError):
             return None  # damaged: the pipeline runs as it is, and follows nothing
 
+    def set_triggers(self, commit: str | None) -> dict[str, Trigger]:
+        """Git branch -> its trigger, of those that a person set (`create-branch --trigger`)."""
+        folder = self.repo.entry(commit, f"{SOURCES}/{TRIGGERS}") if commit else None
+        if folder is None or folder.mode != TREE:
+            return {}
+        found = self._triggers.get(folder.sha)
+        if found is None:
+            found = self._triggers[folder.sha] = {}
+            for file, entry in self.repo.tree(folder.sha).items():
+                with contextlib.suppress(ValueError, TypeError, GitpipeError):  # damaged: it moves nothing
+                    found[file.removesuffix(".json")] = Trigger(**json.loads(self.repo.blob(entry.sha)))
+        return found
+
+    def triggers(self, commit: str | None) -> dict[str, tuple[Trigger, str]]:
+        """Git branch -> its trigger, and the pipeline whose input names it ("" for one that a person set)."""
+        found = {branch: (trigger, "") for branch, trigger in self.set_triggers(commit).items()}
+        for name, pipeline in self.all(commit).items():
+            for leaf in pipeline.spec.input.leaves():
+                if leaf.trigger is not None:
+                    found[git_branch(leaf.repo, leaf.branch)] = leaf.trigger, name
+        return found
+
     def dvc_config(self) -> bytes | None:
         """The ``.dvc/config`` of all branches that gitpipe writes, kept at the root of ``__spec__``."""
         head = self.head()
@@ -245,8 +272,14 @@ class PipelineStore:
         *,
         dvc_config: bytes | None = None,
         expect: str | None = None,
+        triggers: Mapping[str, Trigger | None] | None = None,
+        also: Sequence[RefUpdate] = (),
     ) -> str:
         """Commit new versions (None: deleted) to ``__spec__`` in one step; the new commit.
+
+        Args:
+            triggers: git branch -> what moves it from now on (None: nothing).
+            also: further refs to move in the same step.
 
         Raises:
             Refused: ``__spec__`` moved meanwhile from `expect`.
@@ -267,6 +300,17 @@ class PipelineStore:
                 record["built"] = source.built
             text = json.dumps(record, indent=1, sort_keys=True) + "\n"
             records[f"{name}.json"] = Entry(BLOB, self.repo.write_blob(text.encode()))
+        if triggers:
+            named = {f"{branch}.json": trigger for branch, trigger in triggers.items()}
+            folder = dict(self.repo.tree(records[TRIGGERS].sha)) if TRIGGERS in records else {}
+            folder = {file: entry for file, entry in folder.items() if file not in named}
+            for file, trigger in named.items():
+                if trigger is not None:
+                    text = json.dumps(trigger.to_dict(), indent=1, sort_keys=True) + "\n"
+                    folder[file] = Entry(BLOB, self.repo.write_blob(text.encode()))
+            records.pop(TRIGGERS, None)
+            if folder:
+                records[TRIGGERS] = Entry(TREE, self.repo.write_tree(folder))
         root.pop(SOURCES, None)
         if records:
             root[SOURCES] = Entry(TREE, self.repo.write_tree(records))
@@ -278,7 +322,7 @@ class PipelineStore:
         message = "\n".join(lines) if origins else subject
         commit = self.repo.write_commit(self.repo.write_tree(root), [head] if head else [], message, author)
         self.repo.sync()
-        if not self.repo.update_refs([RefUpdate(SPEC_REF, commit, head)], f"gitpipe: {subject}"):
+        if not self.repo.update_refs([RefUpdate(SPEC_REF, commit, head), *also], f"gitpipe: {subject}"):
             raise Refused(f"{SPEC_BRANCH} was changed by somebody else just now: run the command again")
         return commit
 
@@ -294,7 +338,19 @@ class PipelineStore:
             BadSpec: a cycle, or an input repo that does not exist.
             Refused: a name that a branch has which is not a pipeline's output.
         """
-        order(specs)
+        moved = dict(self.set_triggers(self.head()))
+        made = set()  # read branches that come with the pipeline
+        for name, spec in specs.items():
+            for leaf in spec.input.leaves():
+                branch = git_branch(leaf.repo, leaf.branch)
+                if isinstance(leaf, Cron):
+                    self._check_cron(name, leaf, specs, branches.get(HEADS + branch))
+                    made.add(branch)
+                elif leaf.trigger is not None:
+                    moved[branch] = leaf.trigger
+                    if any(repo_of(b.removeprefix(HEADS))[0] == leaf.repo for b in branches):
+                        made.add(branch)
+        order(specs, follows(moved))
         owned = self.owners(self.head())
         for branch, name in owners(specs).items():
             head = branches.get(HEADS + branch)
@@ -314,12 +370,19 @@ class PipelineStore:
         for branch in sources(specs):
             repo, rest = repo_of(branch)
             # Another branch of an output (`model@prod`) can only come once there is output.
-            if HEADS + branch in branches or repo in specs:
+            if HEADS + branch in branches or repo in specs or branch in made:
                 continue
             readers = ", ".join(sorted(n for n, s in specs.items() if branch in reads(s)))
             if HEADS + repo in branches:
                 raise BadSpec(f"pipeline {readers}: {repo} has no branch {rest}: `gitpipe create-branch {repo} {rest}`")
-            raise BadSpec(f"pipeline {readers}: input repo {branch} does not exist: `gitpipe create-repo {branch}`")
+            raise BadSpec(f"pipeline {readers}: input repo {repo} does not exist: `gitpipe create-repo {repo}`")
+
+    def _check_cron(self, name: str, cron: Cron, specs: Mapping[str, Spec], head: str | None) -> None:
+        """Raises Refused where a cron input would write to what is no data repo of its own."""
+        if cron.repo in specs:
+            raise Refused(f"pipeline {name}: cron repo {cron.repo} is the output of a pipeline: name another")
+        if cron.repo == SPEC_BRANCH or (head and not data_key(self.repo, head)):
+            raise Refused(f"pipeline {name}: branch {cron.repo} is not a data repo: name another cron repo")
 
     # -- following the source ----------------------------------------------------------------------------------------
 
@@ -428,6 +491,11 @@ class PipelineStore:
             if spec.name == now.name:
                 return spec, CommitOrigin(self.repo, sha, path, built)
         raise NotFound(f"{path} in {sha[:12]} has no pipeline {now.name}")
+
+
+def follows(triggers: Mapping[str, Trigger]) -> dict[str, str]:
+    """Git branch -> the one of the same repo that its trigger watches."""
+    return {branch: git_branch(repo_of(branch)[0], trigger.branch) for branch, trigger in triggers.items()}
 
 
 SCRIPT = re.compile(r"[\w./][\w./-]*\.(?:py|R|r|jl|sh|pl|rb|js)\Z")

@@ -27,6 +27,7 @@ from gitpipe.blobs.place import link_blobs
 from gitpipe.branches import Branches
 from gitpipe.catalog import Catalog
 from gitpipe.checkout import Checkouts, blob_store, remote_url
+from gitpipe.clock import Clock
 from gitpipe.commit import SPEC_BRANCH
 from gitpipe.commitdiff import CommitDiffs
 from gitpipe.datarepos import DataRepos
@@ -47,6 +48,7 @@ from gitpipe.preview import Preview
 from gitpipe.provenance import IDENTITY
 from gitpipe.reconcile import Reconciler
 from gitpipe.repo import HEADS, Repo
+from gitpipe.schedule import rfc3339
 from gitpipe.scheduler import Scheduler
 from gitpipe.spec import spec_schema as spec_schema
 from gitpipe.stage.sandbox import describe
@@ -145,7 +147,11 @@ class Project:
 
     @functools.cached_property
     def pipelines(self) -> Catalog:
-        return Catalog(self.repo, self.store, self.journal, self.reconciler, self.nudge)
+        return Catalog(self.repo, self.store, self.journal, self.reconciler, self.clock, self.nudge)
+
+    @functools.cached_property
+    def clock(self) -> Clock:
+        return Clock(self.repo, self.blobs, self.store, self.checkouts)
 
     @functools.cached_property
     def preview(self) -> Preview:
@@ -261,6 +267,7 @@ class Project:
             self.journal,
             self.reconciler,
             self.store,
+            self.clock,
             job_runner,
             after,
             record,
@@ -358,7 +365,7 @@ class Project:
         on_progress(self._progress(since))
         return self._outcome(since)
 
-    def run(self, on_progress: OnProgress = lambda _: None, watch: bool = False) -> list[JobInfo]:
+    def run(self, on_progress: OnProgress = lambda _: None) -> list[JobInfo]:
         """Do in the foreground what the runner would do; jobs that failed are tried again."""
         lock = nudges.Lock(self.repo.common)
         since = self._oldest_open()
@@ -373,7 +380,7 @@ class Project:
             runner = self.make_scheduler()
             if threading.current_thread() is threading.main_thread():
                 signal.signal(signal.SIGTERM, lambda *_: runner.stop())
-            runner.loop(float("inf") if watch else None, lambda: on_progress(self._progress(since)))
+            runner.loop(None, lambda: on_progress(self._progress(since)))
         finally:
             nudges.unmark(self.repo.common)
             lock.release()
@@ -382,6 +389,44 @@ class Project:
         if left:
             raise GitpipeError(f"told to end with {left} jobs not done: `gitpipe run` goes on with them")
         return self._outcome(since)
+
+    def watch(self, on_job: Callable[[JobInfo], None], say: Callable[[str], None]) -> int:
+        """Be the runner in the foreground until SIGINT or SIGTERM; how many jobs are left to the next one.
+
+        Where another one is at work this waits for its turn.  A second Ctrl-C interrupts at once.
+
+        Args:
+            on_job: called with each job that is over, from another thread.
+            say: called with what is to be told at the beginning.
+        """
+        asked: list[int] = []
+        runners: list[Scheduler] = []
+
+        def end(number: int, _: object) -> None:
+            asked.append(number)
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            for runner in runners:
+                runner.stop()
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, end)
+        common = self.repo.common
+        lock = nudges.Lock(common)
+        if not lock.acquire(1.0):
+            say(f"the runner is {self.runner_status()}: waiting for its turn to end, or `gitpipe runner stop`")
+            while not lock.acquire(0.3):
+                if asked:
+                    return 0
+        try:
+            nudges.mark(common)
+            runners.append(self.make_scheduler())
+            if not asked:
+                say("watching; Ctrl-C ends")
+                runners[0].loop(float("inf"), on_end=lambda row: on_job(job_info(row)))
+        finally:
+            nudges.unmark(common)
+            lock.release()
+        return len(self.journal.unfinished())
 
     def _oldest_open(self) -> int:
         """The job before the oldest that is not over; what comes after it is what a waiting person waits for."""
@@ -480,11 +525,23 @@ class Project:
             cache=str(self.blobs.cache),
             pending=tuple(pending),
             failures=tuple(job_info(j) for j in self.jobs.failures()),
+            clocks=tuple(self._clocks()),
             warnings=tuple(self._warnings()),
         )
 
+    def _clocks(self) -> Iterator[str]:
+        alive = nudges.runner_lives(self.repo.common)
+        for hand in self.clock.hands():
+            said = hand.reason
+            if hand.when is not None:
+                said = f"next tick at {rfc3339(hand.when)}" if hand.when > time.time() else "a tick is due"
+                said += "" if alive else ", needs a runner: `gitpipe run --watch`"
+            yield f"{hand.pipeline}, {hand.name}: {said}"
+
     def _warnings(self) -> Iterator[str]:
-        yield from (text for key in ("trouble", "broken") for text in self.journal.meta(key).splitlines() if text)
+        yield from (
+            text for key in ("trouble", "broken", "clock") for text in self.journal.meta(key).splitlines() if text
+        )
         if missing := hookplace.trouble(self.repo):
             yield missing
         known, stopped = self.store.trusted_and_stopped()

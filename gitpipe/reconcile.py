@@ -8,11 +8,11 @@ Knows the journal and the repository; not how a job runs.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 
-from gitpipe.commit import CommitRef
-from gitpipe.datatree import DATA, POINTER, data_key
+from gitpipe.commit import CommitRef, repo_of
+from gitpipe.datatree import DATA, POINTER, is_data
 from gitpipe.graph import downstream, order, reads, sources
 from gitpipe.journal import Cursor, JobState, Journal
 from gitpipe.pipelines import Pipeline, PipelineStore
@@ -81,11 +81,12 @@ class Reconciler:
         if cursor is None:
             return []
         heads = self.repo.refs("refs/heads")
-        owned = self.pipelines.owners(self.pipelines.head())
+        head = self.pipelines.head()
+        owned, pipelines = self.pipelines.owners(head), self.pipelines.versions(head)
         return [
             b
             for b, sha in cursor.sources.items()
-            if b not in owned and HEADS + b in heads and self._at(heads[HEADS + b]) != sha
+            if b not in owned and HEADS + b in heads and self._position(b, heads[HEADS + b], pipelines) != sha
         ]
 
     def _now(self, specs: Mapping[str, Spec], heads: Mapping[str, str]) -> dict[str, str]:
@@ -96,12 +97,11 @@ class Reconciler:
         pipeline that may not run here (stopped, untrusted) is a source like others, but each commit of it counts: one
         with equal data has another provenance.
         """
-        owned = self.pipelines.owners(self.pipelines.head())
-        return {
-            b: heads[HEADS + b] if b in owned else self._at(heads[HEADS + b])
-            for b in sorted(sources(specs))
-            if HEADS + b in heads
-        }
+        owned = self.pipelines.versions(self.pipelines.head())
+        return {b: self._position(b, heads[HEADS + b], owned) for b in sorted(sources(specs)) if HEADS + b in heads}
+
+    def _position(self, branch: str, head: str, owned: Container[str]) -> str:
+        return head if repo_of(branch)[0] in owned else self._at(head)
 
     def _at(self, head: str) -> str:
         """The newest first-parent commit up to `head` that changed data; `head` itself where none did."""
@@ -155,16 +155,21 @@ class Reconciler:
     def _merge(self, since: Mapping[str, str], now: Mapping[str, str]) -> list[Step]:
         """The data commits of all branches after `since`, in the order that every machine replays them in."""
         found: list[Step] = []
-        owned = self.pipelines.owners(self.pipelines.head())
+        head = self.pipelines.head()
+        owned, triggered = self.pipelines.versions(head), self.pipelines.triggers(head)
         for branch, old in since.items():
             new = now[branch]
             if new == old:
                 continue
-            chain = self.repo.first_parents(new, old, [] if branch in owned else [POINTER, DATA])
+            if branch in triggered:  # what it passed over is what it was not to run on
+                commit = self.repo.commit(new)
+                found.append(Step(commit.time, branch, new, commit.subject))
+                continue
+            chain = self.repo.first_parents(new, old, [] if repo_of(branch)[0] in owned else [POINTER, DATA])
             if chain is None:
                 # Amended, rebased or reset: only the head counts, even with equal data, as its provenance is another.
-                head = self.repo.commit(new)
-                found.append(Step(head.time, branch, new, head.subject))
+                commit = self.repo.commit(new)
+                found.append(Step(commit.time, branch, new, commit.subject))
                 continue
             latest = 0
             for commit in chain:
@@ -358,13 +363,14 @@ class Reconciler:
     def _above(self, branch: str, sha: str) -> tuple[CommitRef, ...]:
         """The closure of a source's commit: that of an output whose pipeline may not run here, else nothing.
 
-        A commit that a person made has none, whatever its message says (a cherry-pick takes trailers along).
+        So is another branch of an output repo, which a trigger or a person moves to the outputs.  A commit that a
+        person made has none, whatever its message says (a cherry-pick takes trailers along).
         """
-        owner = self.pipelines.owners(self.pipelines.head()).get(branch)
-        if owner is None:
+        pipeline = repo_of(branch)[0]
+        if pipeline not in self.pipelines.versions(self.pipelines.head()):
             return ()
         origin = read_origin(self.repo.commit(sha).message)
-        return origin.provenance if origin.pipeline == owner else ()
+        return origin.provenance if origin.pipeline == pipeline else ()
 
     # -- one job's inputs --------------------------------------------------------------------------------------------
 
@@ -376,9 +382,9 @@ class Reconciler:
         for branch in sorted(reads(pipeline.spec)):
             if branch not in owned:
                 sha = vector.get(branch)
-                if sha is None or not self._has_data(sha):
+                if sha is None or not is_data(self.repo, sha):
                     return Unready(f"{branch} has no data yet", silent=True)
-                parts.append((CommitRef(branch, sha), ()))
+                parts.append((CommitRef(branch, sha), self._above(branch, sha)))
                 continue
             if branch in vector:  # it could not run here when the set was made
                 parts.append((CommitRef(branch, vector[branch]), self._above(branch, vector[branch])))
@@ -398,13 +404,3 @@ class Reconciler:
         except Inconsistent as error:
             return Unready(str(error))
         return parts
-
-    def _has_data(self, sha: str) -> bool:
-        """Whether a source commit counts as data: create-repo's empty first commit does not."""
-        commit = self.repo.commit(sha)
-        if not data_key(self.repo, sha):
-            return False
-        if commit.parents:
-            return True
-        entry = self.repo.entry(sha, POINTER)
-        return entry is None or b"nfiles: 0" not in self.repo.blob(entry.sha)

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gitpipe import nudges
+from gitpipe.clock import Clock
 from gitpipe.errors import GitpipeError
 from gitpipe.faults import point
 from gitpipe.graph import upstream
@@ -36,6 +37,7 @@ class Scheduler:
         journal: Journal,
         reconciler: Reconciler,
         pipelines: PipelineStore,
+        clock: Clock,
         jobs: Callable[[bool], JobRunner],
         after: Callable[[JobRow], None],
         record: Callable[[JobRow], None],
@@ -52,6 +54,7 @@ class Scheduler:
             close: ends whatever else was started.
         """
         self.common, self.journal, self.reconciler, self.pipelines = common, journal, reconciler, pipelines
+        self.clock = clock
         self._job_runner, self._after, self._record = jobs, after, record
         self._abort, self._close = abort, close
         self._making = threading.Lock()
@@ -62,6 +65,11 @@ class Scheduler:
         self._stop = threading.Event()
         self._waiting: dict[str, int] = {}
         self._busy = True
+        self._due: float | None = None  # POSIX seconds: the next tick, or move of a branch by the clock
+        self._moved = False  # a branch that a trigger watches
+        self._ticks = True
+        self._blocked: str | None = None  # as it is known to be in the journal
+        self._on_end: Callable[[JobRow], None] = lambda _: None
 
     def stop(self) -> None:
         """Ask the loop to end: running jobs go back to the queue.
@@ -71,25 +79,34 @@ class Scheduler:
         """
         self._asked = True
 
-    def loop(self, linger: float | None, on_tick: Callable[[], None] = lambda: None) -> None:
+    def loop(
+        self,
+        linger: float | None,
+        on_tick: Callable[[], None] = lambda: None,
+        on_end: Callable[[JobRow], None] = lambda _: None,
+    ) -> None:
         """Work until nothing is left and, with `linger`, nothing came for so many seconds.
 
         Args:
-            linger: None: return at once when all is done (foreground).
+            linger: None: return at once when all is done (foreground); cron inputs then tick at most once, else it
+                might never end.
+            on_end: called with each job that is over, from the job's own thread.
         """
         point("runner-started")
         looked, idle_since = 0.0, time.monotonic()
+        self._on_end = on_end
         self.journal.clear_workers()
         try:
             while not self._asked:
                 names = nudges.pending(self.common) - set(self._waiting)
                 now = time.monotonic()
-                if names or now - looked > LOOK_SECONDS or self._state_vanished():
+                if names or self._moved or self._struck() or now - looked > LOOK_SECONDS or self._state_vanished():
                     looked = now
                     self._look(names)
+                    self._ticks = linger is not None
                 self._start_ready()
                 self._release()
-                if self._active or self._waiting or self._busy:
+                if self._active or self._waiting or self._busy or self._moved:
                     idle_since = time.monotonic()
                 elif (linger is None or time.monotonic() - idle_since > linger) and self._may_end():
                     break
@@ -126,9 +143,18 @@ class Scheduler:
         self._waiting.clear()
         return True
 
+    def _struck(self) -> bool:
+        return self._due is not None and time.time() >= self._due
+
     def _look(self, names: set[str]) -> None:
         trouble = ""
+        self._moved, self._due = False, None
         try:
+            self._due = self.clock.advance(time.time(), ticks=self._ticks)
+            blocked = "\n".join(self.clock.blocked.values())
+            if blocked != self._blocked:
+                self._blocked = blocked
+                self.journal.set_meta("clock", blocked)
             self.reconciler.plan()
         except GitpipeError as error:
             # A broken spec or a lost object must not end the runner; `wait` and `status` say it.
@@ -192,6 +218,7 @@ class Scheduler:
             done = self.journal.job(job.seq) if state is JobState.SUCCESS else None
             if done is not None:
                 self._after(done)
+                self._moved = self._moved or self.clock.watches(job.pipeline)
                 self._active.pop(job.seq, None)
                 self._changed.set()  # who waits for it may go on
                 self._record(done)
@@ -209,3 +236,6 @@ class Scheduler:
         finally:
             self._active.pop(job.seq, None)
             self._changed.set()
+            ended = self.journal.job(job.seq)
+            if ended is not None and ended.state.over:
+                self._on_end(ended)

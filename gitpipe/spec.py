@@ -6,21 +6,24 @@ Knows no git: reading and recording specs is the business of others.  Errors nam
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 from gitpipe.commit import git_branch
 from gitpipe.errors import BadSpec, GitpipeError
-from gitpipe.inputs import COMBINED, Input, Pfs
+from gitpipe.inputs import COMBINED, Cron, Input, Pfs, Trigger
 
 if TYPE_CHECKING:
-    from gitpipe.spec_form import InputForm, SpecForm, TransformForm
+    from gitpipe.spec_form import InputForm, PfsForm, SpecForm, TransformForm
     from gitpipe.spec_text import Document, Path
 
 DATUM_TRIES = 3
+TRIGGERED = "-trigger-"  # in the name of a branch that a pipeline has for itself: <pipeline>-trigger-<n>
 HOST = "host"  # stands for the image where there is none
 
 
@@ -244,25 +247,43 @@ def _transform(form: TransformForm) -> Transform:
 
 
 def _input(form: InputForm, pipeline: str, output_branch: str) -> Input:
-    return _build_input(form, ("input",), pipeline, output_branch)
+    return _build_input(form, ("input",), pipeline, output_branch, itertools.count(1))
 
 
-def _build_input(form: InputForm, path: Path, pipeline: str, output_branch: str) -> Input:
-    from gitpipe.spec_form import FieldError, PfsForm
+def _build_input(form: InputForm, path: Path, pipeline: str, output_branch: str, numbers: Iterator[int]) -> Input:
+    """An input and those within; `numbers` number the branches that triggers move, over all of the spec."""
+    from gitpipe.spec_form import CronForm, FieldError, PfsForm
 
     kind, body = form.parts()
     (spelled,) = form.model_fields_set  # "atom" where 1.x wrote it, so that the line is found
     path = (*path, spelled)
     try:
         if isinstance(body, PfsForm):
-            leaf = Pfs(**{**body.model_dump(exclude={"project", "repo_type"}), "name": body.name or ""})
+            leaf = _pfs(body, pipeline, numbers)
             if (leaf.repo, leaf.branch) == (pipeline, output_branch):
                 raise FieldError((*path, "repo"), f"pipeline {pipeline!r} cannot read its own output")
             return leaf
-        inputs = tuple(_build_input(each, (*path, index), pipeline, output_branch) for index, each in enumerate(body))
+        if isinstance(body, CronForm):
+            values = body.model_dump(exclude={"project", "commit"})
+            cron = Cron(**{**values, "repo": body.repo or f"{pipeline}_{body.name}"})
+            if cron.repo == pipeline:
+                raise FieldError((*path, "repo"), f"pipeline {pipeline!r} cannot read its own output")
+            return cron
+        inputs = tuple(
+            _build_input(each, (*path, index), pipeline, output_branch, numbers) for index, each in enumerate(body)
+        )
         return COMBINED[kind](inputs)
     except GitpipeError as e:
         raise FieldError(path, str(e)) from None
+
+
+def _pfs(form: PfsForm, pipeline: str, numbers: Iterator[int]) -> Pfs:
+    values = form.model_dump(exclude={"project", "repo_type", "trigger"})
+    if form.trigger is not None:
+        values["trigger"] = Trigger(**form.trigger.model_dump())
+        if "branch" not in form.model_fields_set:
+            values["branch"] = f"{pipeline}{TRIGGERED}{next(numbers)}"
+    return Pfs(**{**values, "name": form.name or ""})
 
 
 def _ignored(form: SpecForm) -> tuple[str, ...]:

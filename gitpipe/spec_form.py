@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
-from decimal import Decimal
+from datetime import datetime, timezone
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
@@ -25,29 +25,16 @@ from pydantic import (
 from pydantic import model_validator as validator
 from pydantic_core import PydanticCustomError
 
-from gitpipe.commit import check_name, check_path
+from gitpipe.commit import DEFAULT_BRANCH, check_name, check_path
 from gitpipe.errors import GitpipeError
 from gitpipe.globs import Glob
 from gitpipe.inputs.pfs import check_branch, check_input_name
+from gitpipe.schedule import Schedule, duration, moment, rfc3339, size
 from gitpipe.spec_text import Path, snake
 
 MAX_DEPTH = 40  # objects and lists in each other; a cross in a cross takes three
 Nested = (dict, list)
 RESERVED = ("__spec__", "HEAD")
-DURATION = re.compile(r"(?:\d+(?:\.\d*)?(?:h|ms|m|s|us|µs|ns))+\Z")
-MOST_SECONDS = 10**9  # thirty years
-UNITS = {
-    unit: Decimal(seconds)
-    for unit, seconds in (
-        ("h", "3600"),
-        ("m", "60"),
-        ("s", "1"),
-        ("ms", "1e-3"),
-        ("us", "1e-6"),
-        ("µs", "1e-6"),
-        ("ns", "1e-9"),
-    )
-}
 
 
 class FieldError(Exception):
@@ -100,14 +87,24 @@ def _worded(check: Any) -> AfterValidator:
     return AfterValidator(run)
 
 
-def _seconds(value: Any) -> Any:
-    if not isinstance(value, str) or not DURATION.match(value):
-        raise ValueError('expected a duration such as "90s", "5m" or "1h30m"')
-    parts = re.findall(r"([\d.]+)(h|ms|m|s|us|µs|ns)", value)
-    seconds = float(sum(Decimal(number) * UNITS[unit] for number, unit in parts))
-    if seconds > MOST_SECONDS:
-        raise ValueError(f"expected a duration of at most {MOST_SECONDS // 3600} hours; leave it out for no limit")
-    return seconds
+def _schedule(text: str) -> str:
+    Schedule(_text(text))
+    return text
+
+
+def _size(text: str) -> str:
+    size(text)
+    return text
+
+
+def _moment(value: Any) -> str:
+    """As RFC 3339 in UTC; YAML makes a date of a time that is not quoted."""
+    if isinstance(value, datetime):
+        aware = value if value.tzinfo else value.replace(tzinfo=timezone.utc)
+        return rfc3339(aware.timestamp())
+    if not isinstance(value, str):
+        raise ValueError(f'expected a time such as "2026-01-01T00:00:00Z", got {shown(value)}')
+    return rfc3339(moment(value))
 
 
 def _no_bool(value: Any) -> Any:
@@ -154,7 +151,7 @@ Count = Annotated[
         {"anyOf": [{"type": "integer", "minimum": 0, "maximum": 10_000}, {"type": "string", "pattern": "^[0-9]+$"}]}
     ),
 ]
-Seconds = Annotated[float, BeforeValidator(_seconds), WithJsonSchema({"type": "string", "examples": ["90s", "1h30m"]})]
+Seconds = Annotated[float, BeforeValidator(duration), WithJsonSchema({"type": "string", "examples": ["90s", "1h30m"]})]
 CodePaths = Annotated[
     list[Annotated[str, _worded(_code_path)]],
     BeforeValidator(_listed),
@@ -240,11 +237,39 @@ class TransformForm(Form):
     memory_volume: NotUsed = None
 
 
+class TriggerForm(Form):
+    refused: ClassVar[dict[str, str]] = {
+        "rate_limit_spec": "a rate limit is not supported; cron_spec moves the branch with the clock",
+    }
+    branch: Annotated[str, _worded(check_branch)] = Field(DEFAULT_BRANCH, description="The branch to watch.")
+    size: Annotated[str, AfterValidator(_size)] = Field("", description="Move when it has so much more data, as 1MB.")
+    commits: Count = Field(0, description="Move when it has so many data commits more.")
+    cron_spec: Annotated[str, AfterValidator(_schedule)] = Field(
+        "", description="Move when this schedule has struck since the first of these commits, as @daily."
+    )
+    all: StrictBool = Field(False, description="Move when all conditions hold that are given, not any of them.")
+
+
+class CronForm(Form):
+    name: Annotated[str, _worded(check_input_name)] = Field(
+        description="The folder below /pfs that each tick's file appears in."
+    )
+    spec: Annotated[str, AfterValidator(_schedule)] = Field(
+        description='When it ticks, in UTC: "@every 10s", "@daily", or minute, hour, day, month, weekday.'
+    )
+    repo: Annotated[str, _worded(_repo_name)] | None = Field(
+        None, description="The repo that the ticks are committed to; by default <pipeline>_<name>."
+    )
+    start: Annotated[str, BeforeValidator(_moment)] = Field("", description="No tick up to this time, RFC 3339.")
+    overwrite: StrictBool = Field(False, description="Each tick's file replaces all earlier ones.")
+    project: NotUsed = None
+    commit: NotUsed = None
+
+
 class PfsForm(Form):
     refused: ClassVar[dict[str, str]] = {
         "commit": "an input pinned to a commit is not supported; name a branch instead",
         "s3": "inputs through an S3 gateway are not supported; read the files under /pfs",
-        "trigger": "triggers are not supported yet",
     }
     repo: Annotated[str, _worded(_repo_name)] = Field(description="The repo to read: a git branch.")
     glob: Annotated[str, _worded(_glob)] = Field(
@@ -259,6 +284,9 @@ class PfsForm(Form):
     join_on: Text = Field("", description="In a join, the key: $1 is what the glob's first (…) captured.")
     outer_join: StrictBool = Field(False, description="In a join, keep what has no partner.")
     group_by: Text = Field("", description="In a group, the key: $1 is what the glob's first (…) captured.")
+    trigger: TriggerForm | None = Field(
+        None, description="Read a branch of the pipeline's own, which moves to another one when a condition holds."
+    )
     project: NotUsed = None
     repo_type: NotUsed = None
 
@@ -267,11 +295,11 @@ class InputForm(Form):
     """Exactly one kind of input."""
 
     refused: ClassVar[dict[str, str]] = {
-        "cron": "cron inputs are not supported yet",
         "git": "git inputs are not supported; put the files into a repo",
     }
     pfs: PfsForm | None = None
     atom: PfsForm | None = Field(None, description="What Pachyderm 1.x calls pfs.")
+    cron: CronForm | None = Field(None, description="A repo that the clock writes to.")
     cross: list[InputForm] | None = Field(None, min_length=1)
     union: list[InputForm] | None = Field(None, min_length=1)
     join: list[InputForm] | None = Field(None, min_length=1)
@@ -281,10 +309,10 @@ class InputForm(Form):
     def _one_kind(self) -> InputForm:
         if len(self.model_fields_set) != 1:
             given = ", ".join(sorted(self.model_fields_set)) or "none"
-            raise ValueError(f"expected exactly one of pfs, cross, union, join, group; got {given}")
+            raise ValueError(f"expected exactly one of pfs, cron, cross, union, join, group; got {given}")
         return self
 
-    def parts(self) -> tuple[str, PfsForm | list[InputForm]]:
+    def parts(self) -> tuple[str, PfsForm | CronForm | list[InputForm]]:
         """The kind, with ``atom`` resolved, and what it holds."""
         (kind,) = self.model_fields_set
         return ("pfs" if kind == "atom" else kind), getattr(self, kind)

@@ -202,6 +202,7 @@ class BranchInfo:
     branch: str
     head: str
     git: str  # the git branch: "training@staging"
+    trigger: str = ""  # "staging on Size(1MB)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -370,6 +371,7 @@ class StatusInfo:
     pending: tuple[str, ...] = ()  # jobs queued or running, worded
     failures: tuple[JobInfo, ...] = ()
     warnings: tuple[str, ...] = ()
+    clocks: tuple[str, ...] = ()  # cron inputs and their next tick, worded
 
 
 @dataclass(frozen=True, slots=True)

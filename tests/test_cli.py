@@ -706,7 +706,7 @@ class P:
         report([Progress("1", "model", "running", 1, 0, 0, 4)])
         print("ready", flush=True)
         time.sleep(30)
-    def run(self, report, watch):
+    def run(self, report):
         report([Progress("1", "model", "running", 1, 0, 0, 4)])
         return [JobInfo("1", "model", "", "success", "3" * 40, 0, 3, processed=4, total=4)]
     def behind(self):

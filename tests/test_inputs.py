@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from gitpipe.commit import CommitRef, Listing, git_branch
 from gitpipe.datum import Datum, InputFiles
 from gitpipe.errors import BadName, BadSpec
-from gitpipe.inputs import Cross, Group, Input, Join, Pfs, Read, Union, datums, from_dict
+from gitpipe.inputs import Cron, Cross, Group, Input, Join, Pfs, Read, Trigger, Union, datums, from_dict
 
 REPOS = {
     "attributes": ("1.csv", "2.csv"),
@@ -122,6 +122,8 @@ def test_group_of_a_join() -> None:
         ATTRIBUTES,
         Pfs("m", "model", "staging", "/(*)", lazy=True, empty_files=True, join_on="$1", outer_join=True, group_by="$1"),
         Cross((ATTRIBUTES, Union((MODEL, EMPTY)))),
+        Cross((ATTRIBUTES, Cron("tick", "p_tick", spec="@daily", start="2026-01-01T00:00:00Z", overwrite=True))),
+        Pfs("a", "a", "p-trigger-1", trigger=Trigger("staging", "1MB", 3, "@daily", True)),
         Group((Join((left(), right())), Pfs("third", "third", glob="/(*)", group_by="$1"))),
     ],
 )
@@ -144,7 +146,7 @@ def test_to_dict_and_back(given: Input) -> None:
         (lambda: Pfs("", "model", glob="/(*)", group_by="$2"), "has 1 group in round brackets"),
         (lambda: Join((MODEL, left())), "join_on"),
         (lambda: Group((MODEL,)), "group_by"),
-        (lambda: from_dict({"cron": {}}), "unknown kind of input 'cron'"),
+        (lambda: from_dict({"spout": {}}), "unknown kind of input 'spout'"),
         (lambda: from_dict({}), "exactly one of"),
         (lambda: from_dict({"cross": []}), "a cross of no inputs"),
     ],

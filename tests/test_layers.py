@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "gitpipe"
 
 # From the ground up.  A module, or a whole subpackage, may import what stands on an earlier line.
 LAYERS = """
-errors faults nudges
+errors faults nudges schedule
 commit
 datum globs provenance scan stage views
 blobs drawing executors inputs joblog journal repo spec_text
@@ -26,7 +26,9 @@ datatree datumindex glance graph kept places uploads
 dag
 pipelines workdata
 datums differences reconcile standing trail
-catalog checkout example guards hookconfig hooks speccheck
+checkout example guards hookconfig hooks speccheck
+clock
+catalog
 datarepos hookplace
 branches filediff history job preview
 filehistory
@@ -47,7 +49,8 @@ KNOWS = {
     "provenance": {"commit", "errors"},
     "views": {"commit"},
     "repo": {"commit", "errors"},
-    "inputs": {"commit", "datum", "errors", "globs"},
+    "inputs": {"commit", "datum", "errors", "globs", "schedule"},
+    "schedule": set(),
     "stage": {"commit", "errors", "faults"},
     "executors": {"errors", "stage"},
     "journal": {"errors"},
@@ -75,6 +78,7 @@ DOORS = {
     "multiprocessing": {"stage"},
     "grandalf": {"drawing.layout"},
     "pydot": {"drawing.png"},
+    "cronsim": {"schedule"},
     "cairosvg": {"drawing.png"},
 }
 STARTERS = {"fork", "forkpty", "system", "popen", "posix_spawn", "posix_spawnp", "execv", "execve", "execvp", "execvpe"}

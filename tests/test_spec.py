@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gitpipe.errors import BadSpec
-from gitpipe.inputs import Cross, Pfs
+from gitpipe.inputs import Cron, Cross, Pfs, Trigger
 from gitpipe.spec import Spec, Transform, load_specs, spec_schema
 
 # The dialect of 1.4 to 1.8: atom, a strategy, a constant that is a string, tabs.
@@ -163,6 +163,40 @@ def small(**changes: Any) -> dict[str, Any]:
     return {**SMALL, **changes}
 
 
+def test_a_cron_input_in_both_dialects() -> None:
+    """Its repo and the branch of a trigger have names by default, and keep them when the record is read again."""
+    spec = load(small(input={"cron": {"name": "tick", "spec": "@every 10s"}}))
+    assert spec.input == Cron("tick", "p_tick", spec="@every 10s")
+    assert spec.to_dict()["input"] == {"cron": {"name": "tick", "spec": "@every 10s", "repo": "p_tick"}}
+    late = {"name": "t", "spec": "@daily", "repo": "days", "start": "2026-01-01T02:00:00+02:00", "overwrite": True}
+    spec = load(small(input={"cron": late}))
+    assert spec.input == Cron("t", "days", spec="@daily", start="2026-01-01T00:00:00Z", overwrite=True)
+    assert Spec.from_json(spec.to_json()) == spec
+    (dated,) = load_specs(
+        b"{pipeline: {name: p}, transform: {cmd: [a]}, input: "
+        b"{cron: {name: t, spec: '@daily', repo: days, start: 2026-01-01T00:00:00Z, overwrite: true}}}",
+        "p.yaml",
+    )
+    assert dated.input == spec.input
+
+
+def test_a_trigger_in_both_dialects() -> None:
+    first, second = (
+        {"pfs": {"repo": repo, "glob": "/", "trigger": {"branch": "staging", "cronSpec": "@daily", "commits": 3}}}
+        for repo in "ab"
+    )
+    spec = load(small(input={"cross": [first, {"pfs": {"repo": "c", "glob": "/"}}, second]}))
+    wanted = Trigger("staging", commits=3, cron_spec="@daily")
+    assert [(leaf.repo, leaf.branch, leaf.trigger) for leaf in spec.input.leaves()] == [
+        ("a", "p-trigger-1", wanted),
+        ("c", "master", None),
+        ("b", "p-trigger-2", wanted),
+    ]
+    assert Spec.from_json(spec.to_json()) == spec
+    (leaf,) = load(small(**trigger({"size": "1MB", "all": True}, branch="mine"))).input.leaves()
+    assert (leaf.branch, leaf.trigger) == ("mine", Trigger("master", "1MB", all=True))
+
+
 def test_one_input_and_a_constant_that_is_a_string() -> None:
     assert load(JULIA_TRAIN) == Spec(
         name="model",
@@ -306,6 +340,12 @@ BAD = [
     (b"{}", "p.json:1: pipeline: is missing"),
     (b'{"pipeline": "p"}', 'p.json:1: pipeline: expected an object, got "p"'),
 ]
+
+
+def trigger(condition: dict[str, Any], **more: Any) -> dict[str, Any]:
+    return {"input": {"pfs": {"repo": "a", "glob": "/", "trigger": condition, **more}}}
+
+
 BAD_FIELDS = [
     ({"transform": {}}, 'transform: expected "cmd", a list of strings such as ["python", "train.py"]'),
     ({"transform": {"cmd": []}}, "transform.cmd: expected at least one member, got none"),
@@ -331,7 +371,7 @@ BAD_FIELDS = [
     ({"pipeline": {"name": "__spec__"}}, "pipeline.name: '__spec__' is taken; choose another name"),
     ({"pipeline": {}}, "pipeline.name: is missing"),
     ({"input": None}, "input: is missing"),
-    ({"input": {}}, "input: expected exactly one of pfs, cross, union, join, group; got none"),
+    ({"input": {}}, "input: expected exactly one of pfs, cron, cross, union, join, group; got none"),
     ({"input": {"pfs": {"repo": "r"}}}, "input.pfs.glob: is missing"),
     ({"input": {"pfs": {"repo": "p", "glob": "/"}}}, "input.pfs.repo: pipeline 'p' cannot read its own output"),
     ({"input": {"pfs": {"repo": "r", "glob": "/["}}}, "input.pfs.glob: glob '/[' has '[' that is never closed"),
@@ -344,7 +384,21 @@ BAD_FIELDS = [
     ({"input": {"cross": []}}, "input.cross: expected at least one member, got none"),
     ({"input": {"cross": [SMALL["input"]] * 2}}, "input.cross: two inputs of a cross are named 'r'"),
     ({"input": {"join": [SMALL["input"]]}}, 'input.join: r:/ in a join is not a "pfs" input with "join_on"'),
-    ({"input": {"cron": {"spec": "@daily"}}}, "input.cron: cron inputs are not supported yet"),
+    ({"input": {"cron": {"spec": "@daily"}}}, "input.cron.name: is missing"),
+    ({"input": {"cron": {"name": "t", "spec": "@often"}}}, 'input.cron.spec: expected a schedule such as "@every 10s"'),
+    ({"input": {"cron": {"name": "t", "spec": "0 0 30 2 *"}}}, "'0 0 30 2 *': Bad day-of-month"),
+    ({"input": {"cron": {"name": "t", "spec": "@daily", "start": "noon"}}}, "input.cron.start: expected a time"),
+    (
+        {"input": {"cron": {"name": "t", "spec": "@daily", "repo": "p"}}},
+        "input.cron.repo: pipeline 'p' cannot read its",
+    ),
+    ({"input": {"cron": {"name": "out", "spec": "@daily"}}}, "input.cron.name: an input cannot be named 'out'"),
+    (trigger({}), "a trigger needs a condition: size, commits or cron_spec"),
+    (trigger({"size": "big"}), 'input.pfs.trigger.size: expected a size such as "500KB"'),
+    (trigger({"commits": -1}), "input.pfs.trigger.commits: expected at least 0, got -1"),
+    (trigger({"cron_spec": "@x"}), "input.pfs.trigger.cron_spec: expected a schedule"),
+    (trigger({"rate_limit_spec": "@daily"}), "input.pfs.trigger.rate_limit_spec: a rate limit is not supported"),
+    (trigger({"commits": 1, "branch": "b"}, branch="b"), "a trigger cannot watch 'b', the branch that it moves"),
     ({"input": {"git": {"url": "x"}}}, "input.git: git inputs are not supported"),
     ({"inputs": [{"repo": {"name": "r"}}]}, "inputs: the old list of inputs is not supported"),
     ({"spout": {}}, "spout: spouts are not supported"),

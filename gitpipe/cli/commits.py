@@ -9,6 +9,7 @@ import typer
 
 from gitpipe.cli import complete, show
 from gitpipe.cli.app import COMMITS, MANY, Message, Raw, command, project
+from gitpipe.errors import UsageError
 
 BranchWords = Annotated[
     list[str],
@@ -121,12 +122,36 @@ def create_branch(
             autocompletion=complete.commits_of_repo,
         ),
     ] = None,
+    watched: Annotated[
+        str | None,
+        typer.Option(
+            "--trigger",
+            "-t",
+            metavar="BRANCH",
+            help="Follow this branch of the repo when a condition holds; '' no longer.",
+        ),
+    ] = None,
+    size: Annotated[
+        str, typer.Option("--trigger-size", metavar="SIZE", help="Condition: so much more data, e.g. 1MB.")
+    ] = "",
+    commits: Annotated[
+        int, typer.Option("--trigger-commits", min=0, max=MANY, metavar="N", help="Condition: so many commits.")
+    ] = 0,
+    cron: Annotated[
+        str,
+        typer.Option("--trigger-cron", metavar="SCHEDULE", help="Condition: the clock strikes, e.g. @daily."),
+    ] = "",
+    every: Annotated[bool, typer.Option("--trigger-all", help="Only when all conditions hold, not any.")] = False,
 ) -> None:
     """Create a branch of a repo, empty or at --head; a branch that exists moves to --head.
 
-    Example: gitpipe create-branch training@master --head staging
+    Example: gitpipe create-branch training@master --trigger staging --trigger-commits 3
     """
-    project().branches.create(words, head)
+    if not watched and (size or commits or cron or every):
+        raise UsageError("create-branch: --trigger BRANCH says which branch the conditions are about")
+    branches = project().branches
+    trigger = branches.trigger(watched, size, commits, cron, every) if watched else None
+    branches.create(words, head, trigger, forget=watched == "")
 
 
 @command("list-branch", COMMITS)

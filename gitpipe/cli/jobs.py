@@ -219,13 +219,26 @@ def run(
 ) -> None:
     """Run all that is pending here and now, without the background runner (for servers and CI)."""
     here = project()
+    if watch:
+        try:
+            left = here.watch(job_ended, lambda line: print(line, flush=True))
+        except KeyboardInterrupt:
+            raise Interrupted("interrupted while ending; finished datums are kept, the next runner goes on") from None
+        print("Ended." + (f" Jobs left to the next runner: {left}." if left else ""))
+        return
     with JobProgress() as progress:
         try:
-            ran = here.run(progress.update, watch=watch)
+            ran = here.run(progress.update)
         except KeyboardInterrupt:
             raise Interrupted("stopped; finished datums are kept, 'gitpipe run' or the next commit goes on") from None
         progress.finish(ran, lambda: here.status().warnings, here.behind)
     check(ran)
+
+
+def job_ended(job: JobInfo) -> None:
+    """Print the line of a job that is over."""
+    why = f": {show.oneline(job.reason)}" if job.reason else ""
+    print(f"{show.progress_line(job)}{why}", flush=True)
 
 
 def check(jobs: Sequence[JobInfo]) -> None:

@@ -86,6 +86,15 @@ def run_pipeline(name: Pipeline) -> None:
     say(project().pipelines.run(name))
 
 
+@command("run-cron", PIPELINES)
+def run_cron(name: Pipeline) -> None:
+    """Make a tick of a pipeline's cron inputs now, whatever their schedules say.
+
+    Example: gitpipe run-cron report
+    """
+    say(project().pipelines.run_cron(name))
+
+
 @command("start-pipeline", PIPELINES)
 def start_pipeline(name: Pipeline) -> None:
     """Let a stopped pipeline run again."""

@@ -162,6 +162,7 @@ FILE: Columns = (
 BRANCH: Columns = (
     ("BRANCH", lambda b: b.branch),
     ("HEAD", lambda b: b.head),
+    ("TRIGGER", lambda b: b.trigger or "-"),
 )
 COMMIT: Columns = (
     ("REPO", lambda c: c.repo),
@@ -455,6 +456,7 @@ def status_lines(status: StatusInfo, last_lines: Callable[[JobInfo], list[str]])
         ("Sandbox", status.sandbox),
         ("Cache", status.cache),
     )
+    yield from pairs(*(("Cron", line) for line in status.clocks))
     yield from pairs(*(("Pending", line) for line in status.pending))
     for job in status.failures:
         which = f"job {short(job.id)}" if job.id else job.state  # one that never ran has no id

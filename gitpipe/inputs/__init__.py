@@ -11,13 +11,31 @@ from typing import Any
 from gitpipe.datum import Datum
 from gitpipe.errors import BadSpec
 from gitpipe.inputs.base import Input, Read, Row
+from gitpipe.inputs.cron import Cron
 from gitpipe.inputs.cross import Cross
 from gitpipe.inputs.group import Group
 from gitpipe.inputs.join import Join
 from gitpipe.inputs.pfs import Pfs
+from gitpipe.inputs.trigger import Backlog, Trigger
 from gitpipe.inputs.union import Union
 
-__all__ = ["COMBINED", "KINDS", "Cross", "Group", "Input", "Join", "Pfs", "Read", "Row", "Union", "datums", "from_dict"]
+__all__ = [
+    "COMBINED",
+    "KINDS",
+    "Backlog",
+    "Cron",
+    "Cross",
+    "Group",
+    "Input",
+    "Join",
+    "Pfs",
+    "Read",
+    "Row",
+    "Trigger",
+    "Union",
+    "datums",
+    "from_dict",
+]
 
 COMBINED: dict[str, Callable[[tuple[Input, ...]], Input]] = {
     Cross.kind: Cross,
@@ -27,7 +45,7 @@ COMBINED: dict[str, Callable[[tuple[Input, ...]], Input]] = {
 }
 """Kind -> the class of an input that is made of other inputs."""
 
-KINDS = (Pfs.kind, *COMBINED)
+KINDS = (Pfs.kind, Cron.kind, *COMBINED)
 
 
 def from_dict(form: Mapping[str, Any]) -> Input:
@@ -40,7 +58,9 @@ def from_dict(form: Mapping[str, Any]) -> Input:
         raise BadSpec(f"an input is exactly one of {', '.join(KINDS)}")
     ((kind, body),) = form.items()
     if kind == Pfs.kind:
-        return Pfs(**body)
+        return Pfs(**{**body, "trigger": Trigger(**body["trigger"]) if body.get("trigger") else None})
+    if kind == Cron.kind:
+        return Cron(**body)
     if kind not in COMBINED:
         raise BadSpec(f"unknown kind of input {kind!r}; it is one of {', '.join(KINDS)}")
     if not body:

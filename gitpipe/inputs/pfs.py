@@ -12,6 +12,7 @@ from gitpipe.datum import InputFiles
 from gitpipe.errors import BadSpec
 from gitpipe.globs import Glob, cut
 from gitpipe.inputs.base import Read, Row
+from gitpipe.inputs.trigger import Trigger
 
 BRANCH = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(?:/[A-Za-z0-9_][A-Za-z0-9_.-]*)*\Z")
 REFERENCE = re.compile(r"\$(?:(\d+)|\{(\d+)\})")
@@ -28,6 +29,7 @@ class Pfs:
         empty_files: files appear with their names but without bytes.
         join_on, group_by: the key, with ``$1`` for what the glob's first group captured.
         outer_join: in a ``join``, matches without a partner are kept.
+        trigger: when `branch`, which the pipeline has for itself, moves up to the branch that it watches.
 
     Raises:
         BadSpec, BadName: a name, branch, glob or key that cannot be.
@@ -42,6 +44,7 @@ class Pfs:
     join_on: str = ""
     outer_join: bool = False
     group_by: str = ""
+    trigger: Trigger | None = None
 
     kind: ClassVar[str] = "pfs"
 
@@ -52,6 +55,10 @@ class Pfs:
         check_input_name(self.name)
         check_branch(self.branch)
         check_keys(self.glob, self.join_on, self.group_by)
+        if self.trigger is not None:
+            check_branch(self.trigger.branch)
+            if self.trigger.branch == self.branch:
+                raise BadSpec(f"a trigger cannot watch {self.branch!r}, the branch that it moves")
 
     def leaves(self) -> Iterator[Pfs]:
         yield self
@@ -81,6 +88,7 @@ class Pfs:
     def to_dict(self) -> dict[str, Any]:
         always = ("name", "repo", "branch", "glob")
         values = {f.name: getattr(self, f.name) for f in fields(self)}
+        values["trigger"] = self.trigger and self.trigger.to_dict()
         return {self.kind: {k: v for k, v in values.items() if k in always or v}}
 
 

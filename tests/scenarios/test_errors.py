@@ -379,6 +379,7 @@ EVERY = [
     "list-pipeline",
     "inspect-pipeline x",
     "run-pipeline x",
+    "run-cron x",
     "start-pipeline x",
     "stop-pipeline x",
     "delete-pipeline x",

@@ -263,16 +263,12 @@ def tree(folder: Path) -> dict[str, int]:
     return {str(path): path.lstat().st_mtime_ns for path in found}
 
 
-def test_quick_silent_and_read_only(shop: Lab) -> None:
+def test_silent_and_read_only(shop: Lab) -> None:
     before = tree(shop.root)
-    times = []
     for words in (("get-file", "attributes", ""), ("inspect-job", ""), ("list-file", "")):
-        start = time.monotonic()
         done = ask(shop.root, **bash_words(*words))
-        times.append(time.monotonic() - start)
         assert done.returncode == 0 and done.stdout and not done.stderr
     assert tree(shop.root) == before
-    assert min(times) < 1.0, times  # 0.15 s where nothing else runs
 
 
 HEAVY = "dvc dvc_data ray git pygit2 pandas numpy sklearn rich yaml asyncio gitpipe.project gitpipe.repo"

@@ -656,12 +656,12 @@ def _note_path(repo: Repo) -> None:
 
 def _note_dvc(repo: Repo) -> None:
     """Note where this branch's DVC keeps its cache, and which branch that is: data branches are to do the same."""
-    if repo.top is None:
-        return
     known = repo.config("gitpipe.")
     branch = repo.head_ref()
     if branch and INIT_BRANCH not in known:
         repo.set_config(INIT_BRANCH, branch)
+    if repo.top is None:
+        return
     default = repo.common / "dvc" / "cache"
     cache = read_config(repo.top / ".dvc").cache_dir
     # What we wrote ourselves before the repository was moved elsewhere.

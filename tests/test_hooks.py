@@ -496,6 +496,23 @@ def test_pre_commit_framework_in_either_order(scratch: Path, python: Path, sh: S
     assert (scratch / ".git/ran").read_text() == "ran\nran\n" * 2
 
 
+def test_a_hook_that_pre_commit_dropped_with_ours_comes_back(scratch: Path, python: Path, sh: Shell) -> None:
+    """`pre-commit install -f` takes our hook away, which was the one that called the hook from before."""
+    folder = scratch / ".git" / "hooks"
+    own = "#!/bin/sh\necho own >> .git/ran\n"
+    (folder / "pre-commit").write_text(own)
+    (folder / "pre-commit").chmod(0o755)
+    (scratch / ".pre-commit-config.yaml").write_text("repos: []\n")
+    hooks.install(folder, str(python), "-I")
+    sh("pre-commit install -f", scratch)
+    assert any("back as pre-commit.legacy" in line for line in hooks.uninstall(folder))
+    sh("git add . && git commit -q -m change", scratch)
+    assert (scratch / ".git/ran").read_text() == "own\n"
+    sh("pre-commit uninstall", scratch)
+    assert (folder / "pre-commit").read_text() == own
+    assert [path.name for path in folder.iterdir() if not path.name.endswith(".sample")] == ["pre-commit"]
+
+
 TOOLS = ("gitpipe", "dvc", "lfs", "pre-commit")
 CONFIG = """\
 repos:

@@ -348,7 +348,8 @@ def test_files_that_the_caller_has_open_are_not_held(scratch: Path, tmp_path: Pa
     sh(f"exec 9>../lock && flock 9 && {COMMIT}", scratch)
     calls(python.parent)
     sh("flock --nonblock ../lock true", scratch)
-    os.kill(int((python.parent / "pid").read_text()), 9)
+    (called,) = python.parent.glob("called.*")
+    os.kill(int(called.suffix[1:]), 9)
 
 
 def test_push_to_here_is_off_until_switched_on(scratch: Path, folder: Path, python: Path, sh: Shell) -> None:

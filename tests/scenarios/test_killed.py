@@ -7,6 +7,7 @@ After each kill `whole` looks at everything: one output commit a job (I2), consi
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import random
 import shutil
@@ -429,6 +430,28 @@ def test_interrupted(gated: Chain, gate: Gate) -> None:
     gate.open()
     gated.command("run")
     gated.whole()
+
+
+def test_what_an_ended_run_printed_stays(scratch: Path, sh: Shell, gate: Gate) -> None:
+    """A job that goes on keeps the logs of the datums that it does not run again."""
+    chain = Chain(scratch, sh)
+    hold = f"echo did; [ ! -e /pfs/src/c ] || {{ exec 3<>{gate.word}; cat <&3; }}; "
+    make(chain, PIPELINES.replace("@GATE@", hold))
+
+    def printed() -> set[str]:
+        lines = chain.command("logs", "--pipeline", "upper", "--raw").splitlines()
+        return {json.loads(line)["datum"] for line in lines}
+
+    running = chain.start("run")
+    until(lambda: gate.waiting() == 1 and len(printed()) == 2)
+    before = printed()
+    kill(running.pid, signal.SIGTERM)
+    running.communicate(timeout=PATIENCE)
+    gate.open()
+    chain.command("run")
+    assert len(printed()) == 3 and before < printed()
+    assert chain.command("logs", "--pipeline", "upper").count("did") == 3, "nothing ran twice"
+    chain.outputs_are_right()
 
 
 def test_state_deleted_under_the_runner(gated: Chain, gate: Gate) -> None:

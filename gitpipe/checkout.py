@@ -22,7 +22,7 @@ from gitpipe.datatree import DATA, POINTER, data_key, read_listing
 from gitpipe.errors import BadData, GitpipeError, Refused, UsageError
 from gitpipe.faults import point
 from gitpipe.graph import owners, reads
-from gitpipe.kept import kept_sets
+from gitpipe.kept import all_kept, kept_sets
 from gitpipe.pipelines import PipelineStore
 from gitpipe.repo import HEADS, RefUpdate, Repo, Worktree
 from gitpipe.scan import printable
@@ -329,6 +329,7 @@ class Checkouts:
         pointer = data_key(self.repo, commit).pointer if commit else None
         if pointer is None and not (tree.top / DATA).exists() and stamp is None:
             return []  # a branch without data in a tree that never had any: nothing to make, nothing to note
+        self._take_renamed(tree)
         lines = self._leave(tree, commit, pointer, stamp, branch) if stamp else []
         outs = read_pointer(self.repo.blob(pointer), POINTER) if pointer else []
         # The pointer names the listing already; only older ways to track files need one to be made.
@@ -360,10 +361,10 @@ class Checkouts:
 
         Git takes a staged ``data.dvc`` to any branch whose own is the same, such as that of another empty repo.
         """
-        if stamp.branch != branch and self._renamed(stamp.branch, tree):
+        if stamp.branch != branch and stamp.branch in self._former_names(tree):
             stamp = replace(stamp, branch=branch)
             workdata.write_stamp(tree.git_dir, stamp)
-        if not self._committed(stamp, commit):
+        if not self._committed(tree, stamp, commit):
             base = self.blobs.put_listing(self._listing_or_none(stamp.commit))
             workdata.write_stamp(tree.git_dir, replace(stamp, oid=base))
         if stamp.branch == branch or commit is None:
@@ -377,12 +378,14 @@ class Checkouts:
             (tree.top / POINTER).unlink(missing_ok=True)
         return [f"{POINTER} as added on {stamp.branch} was not taken along: `gitpipe add data` again when back there"]
 
-    def _committed(self, stamp: workdata.Stamp, commit: str | None) -> bool:
+    def _committed(self, tree: Worktree, stamp: workdata.Stamp, commit: str | None) -> bool:
         """Whether the listing of `stamp` is that of some commit, or else was only added."""
         likely = [stamp.commit, commit or "", self.repo.ref(HEADS + stamp.branch) or ""]
         if any(self._oid(sha) == stamp.oid for sha in likely if sha):
             return True
-        return any(self._oid(sha) == stamp.oid for sha in self.repo.reflog(HEADS + stamp.branch, 50))
+        # HEAD's own log too: the branch may have another name since, or be gone.
+        logs = self.repo.reflog(HEADS + stamp.branch, 50) + self.repo.reflog("HEAD", 50, cwd=tree.top)
+        return any(self._oid(sha) == stamp.oid for sha in dict.fromkeys(logs))
 
     def _oid(self, commit: str) -> str | None:
         """The listing that ``data.dvc`` of a commit names; the empty one's where there is none."""
@@ -395,12 +398,44 @@ class Checkouts:
     def _listing_or_none(self, commit: str) -> Listing:
         return read_listing(self.repo, self.blobs, commit) if commit and self._exists(commit) else {}
 
-    def _renamed(self, old: str, tree: Worktree) -> bool:
-        """Whether the branch of a working tree was called `old` before (``git branch -m`` runs no hook)."""
-        if tree.ref is None or tree.head is None or self.repo.ref(HEADS + old):
-            return False
-        said = self.repo.reflog_says(tree.ref, tree.head) or ""
-        return said == f"Branch: renamed {HEADS}{old} to {tree.ref}"
+    def _former_names(self, tree: Worktree) -> set[str]:
+        """What the branch of a working tree was called before (``git branch -m`` runs no hook), and no other is now."""
+        if tree.ref is None:
+            return set()
+        names = {tree.ref}
+        for message in self.repo.reflog_messages(tree.ref):  # the newest first
+            before, _, after = message.removeprefix("Branch: renamed ").partition(" to ")
+            if message.startswith("Branch: renamed ") and after in names:
+                names.add(before)
+        return {name.removeprefix(HEADS) for name in names if not self.repo.ref(name)}
+
+    def _take_renamed(self, tree: Worktree) -> None:
+        """What is kept aside for a branch that was renamed is kept aside for it under its new name."""
+        sets = [kept for kept in kept_sets(tree.git_dir) if tree.ref and not self.repo.ref(HEADS + kept.branch)]
+        former = self._former_names(tree) if sets else set()
+        for kept in sets:
+            if kept.branch in former:
+                replace(kept, branch=(tree.ref or "").removeprefix(HEADS)).write()
+
+    def kept_aside(self) -> list[str]:
+        """The files that lie aside and did not come back yet, of all working trees, for ``status``; a line each set."""
+        on = {tree.git_dir.name if tree.git_dir != self.repo.common else "": tree.ref for tree in self.repo.worktrees()}
+        lines = []
+        for kept in all_kept(self.repo.common):
+            paths, ref = kept.lying(), HEADS + kept.branch
+            if not paths:
+                continue
+            more = f" (and {len(paths) - 1} more)" if len(paths) > 1 else ""
+            lines.append(
+                f"{DATA}/{printable(paths[0])}{more} of {kept.branch} is kept aside in "
+                f"{printable(str(kept.folder / 'files'))}: "
+                + (
+                    f"`git switch {kept.branch}` brings it back where it still fits"
+                    if self.repo.ref(ref) and on.get(kept.tree) != ref
+                    else "copy it back if you want it, and delete that folder"
+                )
+            )
+        return lines
 
     def _bring_index(self, tree: Worktree, commit: str | None) -> None:
         """An output branch's datum index is DVC-tracked too: with its files there, ``dvc status`` is content."""
@@ -452,6 +487,7 @@ class Checkouts:
         self._check_add(tree, branch, force)
         lines = self._catch_up(tree, aside=True)
         self._adopt(tree, branch)
+        self._take_renamed(tree)
         stamp = workdata.read_stamp(tree.git_dir)
         if tree.ref is None and stamp and stamp.commit != tree.head:
             lines += self._bring(tree, tree.head)  # where a rebase has come to; no hook tells of its steps
@@ -491,12 +527,11 @@ class Checkouts:
 
     def _kept_aside(self, tree: Worktree, branch: str) -> list[str]:
         """A line if files of this branch lie aside, as it had changed them too: nobody else will think of them."""
-        sets = kept_sets(tree.git_dir, branch)
-        paths = [(kept, path) for kept in sets for path in kept.files if os.path.lexists(kept.where(path))]
-        if not paths:
+        found = [(kept, path) for kept in kept_sets(tree.git_dir, branch) for path in kept.lying()]
+        if not found:
             return []
-        kept, path = paths[0]
-        more = f" (and {len(paths) - 1} more)" if len(paths) > 1 else ""
+        kept, path = found[0]
+        more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
         where = f"{DATA}/{printable(path)} of {branch} is kept aside as {printable(str(kept.where(path)))}{more}"
         return [f"{where}: copy it back if you want it, and delete {printable(str(kept.folder))}"]
 
@@ -532,7 +567,7 @@ class Checkouts:
             return False
         if self.repo.git("status", "--porcelain", "--", POINTER, cwd=tree.top):
             return False
-        return self._committed(stamp, tree.head)
+        return self._committed(tree, stamp, tree.head)
 
     def _any_here(self, tree: Worktree, base: str) -> bool:
         """Whether ``data/`` has a file of any name that the listing `base` has, or that has none."""
@@ -564,7 +599,7 @@ class Checkouts:
         if stamp is None or stamp.branch == branch or not self._born(tree):
             return
         detached = stamp.branch.startswith("(") and self._oid(tree.head or "") == stamp.oid
-        if detached or self._renamed(stamp.branch, tree):
+        if detached or stamp.branch in self._former_names(tree):
             workdata.write_stamp(tree.git_dir, replace(stamp, branch=branch))
 
     def _ignore_data(self, tree: Worktree, files: dict[str, bytes]) -> None:

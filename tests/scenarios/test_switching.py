@@ -55,7 +55,7 @@ class TestInPlace:
         desk.git("add", "-A")
         assert desk.git("status", "--short") == ""
         desk.git("switch", "-q", "training")
-        assert desk.files() == {"same": "1", "changed": "2", "gone": "1", "new": "2", "d/x": "1", "d/y": "2"}
+        assert desk.files() == {"same": "1", "changed": "2", "new": "2", "d/x": "1", "d/y": "2"}
         assert desk.kept() == {}
 
     def test_added_files_stay_with_their_branch(self, desk: Desk) -> None:

@@ -17,9 +17,9 @@ from gitpipe import datumindex, workdata
 from gitpipe.blobs.config import DvcConfig, format_config, read_config, read_file
 from gitpipe.blobs.dvc import DvcStore
 from gitpipe.blobs.pointers import DVC_GITIGNORE, DVCIGNORE, GITIGNORE, read_pointer, write_pointer
-from gitpipe.commit import SPEC_BRANCH, Listing
+from gitpipe.commit import SPEC_BRANCH, Listing, check_name, repo_of
 from gitpipe.datatree import DATA, POINTER, data_key, read_listing
-from gitpipe.errors import BadData, GitpipeError, Refused, UsageError
+from gitpipe.errors import BadData, BadName, GitpipeError, Refused, UsageError
 from gitpipe.faults import point
 from gitpipe.graph import owners, reads
 from gitpipe.kept import all_kept, kept_sets
@@ -29,6 +29,7 @@ from gitpipe.scan import printable
 
 BLOB_MARK = "gitpipe-data"
 MOVING = "gitpipe-moving"  # in the git dir of a working tree: the commits between which its branch is moved
+FEW = 10  # so many names stand in one message
 LEFT_BEHIND = 3  # so many commits back the output of a pipeline is looked for in the index of a working tree
 
 
@@ -497,10 +498,11 @@ class Checkouts:
         outs = read_pointer(old, POINTER) if old else []
         if not force:
             self._check_ground(tree, branch, wanted, outs[0].md5 if outs and outs[0].isdir else "")
-        left = self._left_out(tree)
-        result = workdata.add(
-            tree.top, tree.git_dir, self.blobs, wanted, branch, base=outs[0].md5 if outs and outs[0].isdir else ""
-        )
+        base = outs[0].md5 if outs and outs[0].isdir else ""
+        if theirs := self._other_side(tree, base):
+            told, base = self._take_over(tree, branch, *theirs, force=force)
+            lines += told
+        result = workdata.add(tree.top, tree.git_dir, self.blobs, wanted, branch, base=base)
         pointer = write_pointer(DATA, result.oid, result.size, result.nfiles, old)
         files = {POINTER: pointer}
         for name, text in ((".gitignore", GITIGNORE), (".dvcignore", DVCIGNORE), (".dvc/.gitignore", DVC_GITIGNORE)):
@@ -519,10 +521,6 @@ class Checkouts:
         counts = f"{len(result.added)} added, {len(result.changed)} changed, {len(result.deleted)} deleted"
         lines += [f"{POINTER}: {result.nfiles} file{'' if result.nfiles == 1 else 's'} ({counts}); next: git commit"]
         lines += [f"{DATA}/{path} is a link to a folder and is not tracked" for path in result.skipped]
-        gone = sorted(path for path, md5 in left.items() if result.listing.get(path) != md5)
-        if gone:
-            more = f" and {len(gone) - 1} more" if len(gone) > 1 else ""
-            lines.append(f"not taken from the other side of the merge: {DATA}/{printable(gone[0])}{more}")
         return lines + self._kept_aside(tree, branch)
 
     def _kept_aside(self, tree: Worktree, branch: str) -> list[str]:
@@ -574,24 +572,95 @@ class Checkouts:
         listing = self.blobs.read_listing(base)
         return not listing or any(os.path.lexists(tree.top / DATA / path) for path in listing)
 
-    def _left_out(self, tree: Worktree) -> Listing:
-        """Amidst a merge that ended in a conflict of ``data.dvc``: what the other side added or changed."""
-        sides = {
-            words[2]: words[1]
-            for words in (
-                line.split() for line in self.repo.git("ls-files", "-u", "--", POINTER, cwd=tree.top).splitlines()
+    def _other_side(self, tree: Worktree, staged: str) -> tuple[Listing, str] | None:
+        """What git brought into ``data.dvc`` without telling gitpipe, which runs no hook before the commit.
+
+        That is the other side of a conflict (merge, cherry-pick, revert), or a pointer of some commit that is staged
+        (``cherry-pick -n``, ``merge --squash``, ``git checkout COMMIT -- data.dvc``), and not ``dvc add``'s.
+
+        Returns:
+            The listing that it was changed from, and the blob of its pointer; None where all is as gitpipe left it.
+        """
+        unmerged = self.repo.git("ls-files", "-u", "--", POINTER, cwd=tree.top).splitlines()
+        sides = {words[2]: words[1] for words in map(str.split, unmerged)}
+        if sides:
+            before: Listing = {}
+            with contextlib.suppress(BadData):  # two merge bases make one with marks of a conflict in it
+                before = self._files_of(sides["1"]) if "1" in sides else {}
+            return (before, sides["3"]) if "3" in sides else None
+        stamp = workdata.read_stamp(tree.git_dir)
+        if stamp is None or not staged or not self._born(tree) or staged in (stamp.oid, self._oid(tree.head or "")):
+            return None
+        blob = self.repo.git("hash-object", "--", POINTER, cwd=tree.top).strip()
+        return (self.blobs.read_listing(stamp.oid), blob) if self._commit_with(blob) else None
+
+    def _take_over(
+        self, tree: Worktree, branch: str, before: Listing, blob: str, *, force: bool
+    ) -> tuple[list[str], str]:
+        """Bring what the other side changed since `before` into ``data/``, file by file; what is changed here stays.
+
+        Returns:
+            Lines to print, and the listing that ``data/`` is made from now.
+
+        Raises:
+            Refused: files that both sides changed, unless forced: then they stay as they are.
+        """
+        stamp = workdata.read_stamp(tree.git_dir)
+        if stamp is None:
+            stamp = workdata.Stamp(branch, tree.head or "", self._oid(tree.head or "") or self.blobs.put_listing({}))
+            workdata.write_stamp(tree.git_dir, stamp)
+        theirs = self._files_of(blob)
+        taken, clashes = workdata.other_side(tree.top, tree.git_dir, self.blobs, before, theirs)
+        if clashes and not force:
+            commit = self._commit_with(blob) or ""
+            get = self._how_to_get(commit) if commit else f"gitpipe get-file REPO COMMIT FILE -o {DATA}/FILE"
+            names = [
+                f"{DATA}/{printable(path)}{'' if path in theirs else ' (deleted there)'}" for path in clashes[:FEW]
+            ]
+            what = f"{len(clashes)} files are" if len(clashes) > 1 else "one file is"
+            raise Refused(
+                f"{what} changed both here and in commit {commit[:12]}: `{get}` takes theirs, else leave each as you "
+                f"want it; then `gitpipe add --force {DATA}`",
+                names + ([f"and {len(clashes) - FEW} more"] if len(clashes) > FEW else []),
             )
-        }
-        if "3" not in sides:
+        listing = self.blobs.read_listing(stamp.oid)
+        for path, md5 in taken.items():
+            if md5 is None:
+                listing.pop(path, None)
+            else:
+                listing[path] = md5
+        oid = self.blobs.put_listing(listing)
+        self.blobs.sync()
+        brought = workdata.bring(tree.top, tree.git_dir, self.blobs, branch, stamp.commit, listing, oid)
+        first = next(iter(taken), "")
+        more_taken = f" and {len(taken) - 1} more" if len(taken) > 1 else ""
+        told = [f"taken from the other side: {DATA}/{printable(first)}{more_taken}"] if taken else []
+        return told + brought.lines(), oid
+
+    def _how_to_get(self, commit: str) -> str:
+        """The command that puts a FILE of it into ``data/``."""
+        branches = self.repo.git("for-each-ref", "--format=%(refname)", f"--contains={commit}", "refs/heads").split()
+        for ref in branches:
+            name, _ = repo_of(ref.removeprefix(HEADS))
+            with contextlib.suppress(BadName):
+                check_name("repo", name)
+                return f"gitpipe get-file {name} {commit[:12]} FILE -o {DATA}/FILE"
+        return f"dvc get --force --rev {commit[:12]} -o {DATA}/FILE . {DATA}/FILE"
+
+    def _files_of(self, blob: str) -> Listing:
+        """The listing that a ``data.dvc``, given by its blob, names."""
+        outs = read_pointer(self.repo.blob(blob), POINTER)
+        if not outs or not outs[0].isdir:
             return {}
+        if not self.blobs.has(outs[0].md5):
+            self.blobs.fetch([outs[0].md5])
+        return self.blobs.read_listing(outs[0].md5)
 
-        def files(stage: str) -> Listing:
-            outs = read_pointer(self.repo.blob(sides[stage]), POINTER) if stage in sides else []
-            there = outs and outs[0].isdir and self.blobs.has(outs[0].md5)
-            return self.blobs.read_listing(outs[0].md5) if there else {}
-
-        before = files("1")
-        return {path: md5 for path, md5 in files("3").items() if before.get(path) != md5}
+    def _commit_with(self, blob: str) -> str | None:
+        """A commit, of any branch here or lately here, whose ``data.dvc`` is `blob`."""
+        log = ("log", "--all", "--reflog", "-m", f"--find-object={blob}", "--format=%H", "--", POINTER)
+        found = self.repo.git(*log).split()
+        return next((sha for sha in found if data_key(self.repo, sha).pointer == blob), None)
 
     def _adopt(self, tree: Worktree, branch: str) -> None:
         """After a rename, or a rebase that ended on the data it began with, ``data/`` is this branch's all the same."""

@@ -335,6 +335,33 @@ def _total(store: BlobStore, listing: Listing, index: Mapping[str, Entry]) -> in
     return total
 
 
+# -- merge
+
+
+def other_side(
+    top: Path, git_dir: Path, store: WorkStore, before: Listing, theirs: Listing
+) -> tuple[dict[str, str | None], list[str]]:
+    """What to take into ``data/`` of what another side made of `before`, file by file.
+
+    Returns:
+        Path -> md5, None for a file to delete, where ``data/`` still has what was there before; and the paths where it
+        has something else, neither that nor theirs, or where a folder or a file is in the way.  Both sorted.
+    """
+    stamp = read_stamp(git_dir)
+    base = _listing(store, stamp.oid if stamp else "")
+    scanned = scan(top, git_dir, read_ignore(top), strict=False, md5_of_link=store.md5_of_link)
+    now = {path: base[path] for path in (stamp.absent if stamp else ()) if path in base} | scanned.files
+    differ = sorted(path for path in before.keys() | theirs.keys() if before.get(path) != theirs.get(path))
+    differ = [path for path in differ if now.get(path) != theirs.get(path)]
+    taken = {path: theirs.get(path) for path in differ if now.get(path) == before.get(path)}
+    after = {path for path in now.keys() | taken.keys() | scanned.found.odd.keys() if taken.get(path, "") is not None}
+    folders = {parent for path in after for parent in _parents(path)}
+    for path in [path for path in taken if path in after]:
+        if path in folders or path in scanned.found.odd or any(parent in after for parent in _parents(path)):
+            del taken[path]
+    return taken, [path for path in differ if path not in taken]
+
+
 # -- bring
 
 

@@ -253,20 +253,6 @@ class TestHistory:
         assert desk.files() == {"t": "2", "s": "2", "mine": "m"}
         assert desk.kept() == {"t": "changed here"}
 
-    def test_conflict(self, desk: Desk) -> None:
-        """I6: gitpipe add resolves a conflict of data.dvc, from our side on."""
-        desk.git("switch", "-q", "training")
-        desk.commit(t="1")
-        desk.git("switch", "-qc", "side")
-        desk.commit(s="2")
-        desk.git("switch", "-q", "training")
-        desk.commit(u="3")
-        assert "CONFLICT" in desk.git("merge", "side", status=1)
-        desk.write(both="4")
-        assert "not taken from the other side of the merge: data/s\n" in desk.pipe("add", "data/both")
-        desk.git("commit", "-qm", "merged")
-        assert desk.repo("training") == ["both", "t", "u"]
-
     def test_rebase(self, desk: Desk) -> None:
         """I6: after a rebase, one that changed no data, and one given up, data/ is the branch's and can be added to."""
         desk.git("switch", "-q", "training")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -178,11 +179,13 @@ class Checkouts:
                 raise Refused(self._behind(tree, old, self._obstacle(tree, old, tree.head)))
             _write_note(tree, "")  # of a move that came to nothing
 
-    def _behind(self, tree: Worktree, old: str, obstacle: tuple[str, str]) -> str:
+    def _behind(self, tree: Worktree, old: str, obstacle: tuple[list[str], bool]) -> str:
         branch = (tree.ref or "").removeprefix(HEADS)
-        what, undo = obstacle
-        why = f", as {what} is changed in it" if what else ""
-        undo = f"`git checkout {old[:12]} -- {what}` undoes that, then " if undo else ""
+        paths, tracked = obstacle
+        more = f" and {len(paths) - 1} more are" if len(paths) > 1 else " is"
+        why = f", as {printable(paths[0])}{more} changed in it" if paths else ""
+        names = " ".join(map(shlex.quote, paths)) if len(paths) <= FEW else "PATH..."
+        undo = f"`git checkout {old[:12]} -- {names}` undoes that, then " if tracked else ""
         return f"{tree.top} is behind {branch}{why}: {undo}`git switch {branch}` there brings it along"
 
     def _catch_up(self, tree: Worktree, *, aside: bool = False, wait: bool = True) -> list[str]:
@@ -202,9 +205,9 @@ class Checkouts:
             old = self._left_at(tree)
             if old is None or tree.head is None:
                 return []  # whoever was moving it has come to the end
-            what, undo = self._obstacle(tree, old, tree.head)
-            if what and (undo or not aside):
-                raise Refused(self._behind(tree, old, (what, undo)))
+            paths, tracked = self._obstacle(tree, old, tree.head)
+            if paths and (tracked or not aside):
+                raise Refused(self._behind(tree, old, (paths, tracked)))
             lines = self._follow(tree, old, tree.head)
         if old == tree.head:
             return lines
@@ -246,23 +249,23 @@ class Checkouts:
             found.append(commit)
         return found
 
-    def _obstacle(self, tree: Worktree, old: str, new: str) -> tuple[str, str]:
-        """A file that is changed in a working tree and by the way from `old` to `new`, as ``git merge`` would find one.
+    def _obstacle(self, tree: Worktree, old: str, new: str) -> tuple[list[str], bool]:
+        """The files that are changed in a working tree and by the way from `old` to `new`, as ``git merge`` finds them.
 
         Returns:
-            Its path, "" where there is none, and the same again if git tracks it.
+            Their paths, sorted, and whether git tracks them (else they are those of ``data/``).
         """
         self.repo.git("update-index", "-q", "--refresh", cwd=tree.top, accept=(0, 1, 128))
         changed = self._names("diff-index", old, tree=tree) & self._names("diff-index", new, tree=tree)
         both = sorted(changed & self._names("diff-tree", "-r", old, new, tree=tree))
         if both:
-            return both[0], both[0]
+            return both, True
         branch = (tree.ref or "").removeprefix(HEADS)
         way: list[str] = []
         with contextlib.suppress(BadData):  # whoever brings data/ will say so
             listing = read_listing(self.repo, self.blobs, new)
             way = workdata.in_the_way(tree.top, tree.git_dir, self.blobs, branch, listing)
-        return (f"{DATA}/{printable(way[0])}" if way else ""), ""
+        return [f"{DATA}/{path}" for path in way], False
 
     def _names(self, *command: str, tree: Worktree) -> set[str]:
         verb, *rest = command

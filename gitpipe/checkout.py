@@ -365,7 +365,9 @@ class Checkouts:
 
         Git takes a staged ``data.dvc`` to any branch whose own is the same, such as that of another empty repo.
         """
-        if stamp.branch != branch and stamp.branch in self._former_names(tree):
+        if stamp.branch != branch and (
+            stamp.branch in self._former_names(tree) or self._just_made(tree, stamp, commit)
+        ):
             stamp = replace(stamp, branch=branch)
             workdata.write_stamp(tree.git_dir, stamp)
         if not self._committed(tree, stamp, commit):
@@ -412,6 +414,21 @@ class Checkouts:
             if message.startswith("Branch: renamed ") and after in names:
                 names.add(before)
         return {name.removeprefix(HEADS) for name in names if not self.repo.ref(name)}
+
+    def _just_made(self, tree: Worktree, stamp: workdata.Stamp, commit: str | None) -> bool:
+        """Whether the branch of a working tree was made of what was checked out there, and is on it for the first time.
+
+        What is changed goes along then, as people who type ``git switch -c`` after they have changed something expect.
+        """
+        if tree.ref is None or commit is None:
+            return False
+        if self.repo.ref(HEADS + stamp.branch) != commit and stamp.branch != f"(detached {commit})":
+            return False
+        if self.repo.reflog_messages(tree.ref) != ["branch: Created from HEAD"]:
+            return False
+        arrival = f" to {tree.ref.removeprefix(HEADS)}"
+        came = [said for said in self.repo.reflog_messages("HEAD", cwd=tree.top) if said.endswith(arrival)]
+        return len(came) == 1
 
     def _take_renamed(self, tree: Worktree) -> None:
         """What is kept aside for a branch that was renamed is kept aside for it under its new name."""

@@ -496,10 +496,11 @@ class Repo:
                 return message
         return None
 
-    def reflog_messages(self, ref: str) -> list[str]:
-        """The messages of the reflog of `ref`, the newest first; none where no log is kept."""
+    def reflog_messages(self, ref: str, cwd: Path | None = None) -> list[str]:
+        """The messages of the reflog of `ref` (for HEAD: that of the working tree `cwd`), the newest first; none where
+        no log is kept."""
         try:
-            return self.git("reflog", "show", "--format=%gs", ref, "--").splitlines()
+            return self.git("reflog", "show", "--format=%gs", ref, "--", cwd=cwd).splitlines()
         except GitpipeError:
             return []
 

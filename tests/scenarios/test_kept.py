@@ -186,3 +186,36 @@ class TestComesBack:
         desk.git("switch", "-q", "training")
         assert desk.files() == {"t": "mine", "u": "1"}
         assert (folder / "files/notes").read_text() == "not gitpipe's"
+
+
+class TestNewBranch:
+    @pytest.mark.parametrize("before", ["training", "--detach"])
+    def test_made_here(self, desk: Desk, before: str) -> None:
+        """`git switch -c` takes along what is changed, added or not, as git does; only that first time."""
+        desk.git("switch", "-q", before)
+        desk.write(t="mine", new="mine too")
+        (desk.data / "u").unlink()
+        assert "data/" not in desk.git("switch", "-qc", "topic")
+        assert desk.files() == {"t": "mine", "new": "mine too"}
+        assert desk.kept() == {}
+        assert "1 added, 1 changed, 1 deleted" in desk.pipe("add", "data")
+        desk.git("switch", "-qc", "other")
+        assert "data.dvc" in desk.git("status", "--porcelain")
+        desk.git("commit", "-qm", "mine")
+        desk.git("switch", "-q", "training")
+        assert desk.files() == {"t": "1", "u": "1"}
+        desk.write(t="of training")
+        desk.git("switch", "-q", "topic")
+        assert desk.files() == {"t": "1", "u": "1"}
+        assert desk.kept() == {"t": "of training"}
+
+    def test_made_elsewhere(self, desk: Desk) -> None:
+        """From another commit, or before: then it is a branch like any other."""
+        desk.commit(t="2")
+        desk.write(u="mine")
+        desk.git("switch", "-qc", "topic", "HEAD~")
+        assert desk.files() == {"t": "1", "u": "1"}
+        desk.git("switch", "-q", "training")
+        desk.git("branch", "plain")
+        desk.git("switch", "-q", "plain")
+        assert desk.files() == {"t": "2", "u": "1"}

@@ -7,6 +7,7 @@ it is written.  Knows the file only: not git, nor what the hooks do.
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,7 @@ _HOOKS = """\
       require_serial: true
       stages: [pre-push]
 """
+NAMES = tuple(re.findall(r"id: (\S+)", _HOOKS))
 _NEW = f"""\
 minimum_pre_commit_version: "3.2.0"
 default_install_hook_types: [{", ".join(TYPES)}]
@@ -84,7 +86,10 @@ def add_hooks(path: Path) -> list[str]:
     old = _read(path)
     text = with_hooks(old, path.name)
     if text == old:
-        return [f"{path.name} has gitpipe's hooks already"]
+        absent = [name for name in NAMES if f"id: {name}" not in text]
+        if not absent:
+            return [f"{path.name} has gitpipe's hooks already"]
+        return [f"{path.name} has some of gitpipe's hooks already and stays as it is; not there: {', '.join(absent)}"]
     _write(path, text)
     # Without the option pre-commit stops every commit on a branch that has no such file, as data repos have none.
     install = "pre-commit install --allow-missing-config"

@@ -177,6 +177,10 @@ def _uninstall_one(folder: Path, name: str) -> str:
         return "removed from behind pre-commit's hook"
     if _is_ours(legacy):
         legacy.unlink()
+    if _is_pre_commits(hook) and _exists(before) and not _exists(legacy) and not _is_pre_commits(before):
+        # `pre-commit install -f` dropped ours, and with it the only caller of the hook from before.
+        before.replace(legacy)
+        return f"the hook from before it is back as {legacy.name}, behind pre-commit's"
     if not _is_ours(hook):
         if _exists(hook) and _exists(before) and _same(hook, before):
             before.unlink()

@@ -183,7 +183,8 @@ class JobRunner:
                 reason="",
                 engine=self.executor.name,
             )
-        self.logs.forget(seq)
+        if job.started is None:
+            self.logs.forget(seq)  # else it goes on where it was stopped or killed, and so do its logs
         point("job-recorded")
         return Work(job, pipeline, parts, origin, parent, spec_head)
 

@@ -31,12 +31,14 @@ from gitpipe.clock import Clock
 from gitpipe.commit import SPEC_BRANCH
 from gitpipe.commitdiff import CommitDiffs
 from gitpipe.datarepos import DataRepos
+from gitpipe.datatree import is_data
 from gitpipe.datumviews import JobDatums
 from gitpipe.errors import GitpipeError, NotARepo, NotFound, Refused, UsageError
 from gitpipe.executors import Executor, open_executor
 from gitpipe.explain import Explain
 from gitpipe.filediff import FileDiff
 from gitpipe.filehistory import FileHistory
+from gitpipe.graph import reads
 from gitpipe.history import History
 from gitpipe.job import JobRunner
 from gitpipe.job import Settings as JobSettings
@@ -526,8 +528,18 @@ class Project:
             pending=tuple(pending),
             failures=tuple(job_info(j) for j in self.jobs.failures()),
             clocks=tuple(self._clocks()),
+            waiting=tuple(self._waiting()),
             warnings=tuple(self._warnings()),
         )
+
+    def _waiting(self) -> Iterator[str]:
+        """No pipeline runs before each of its inputs has data, be it one side of a union only."""
+        heads, owned = self.repo.refs("refs/heads"), self.store.owners(self.store.head())
+        for name, pipeline in self.store.all(self.store.head()).items():
+            for branch in sorted(reads(pipeline.spec)):
+                sha = heads.get(HEADS + branch)
+                if branch not in owned and not (sha and is_data(self.repo, sha)):
+                    yield f"{name} for {branch}, which has no data yet"
 
     def _clocks(self) -> Iterator[str]:
         alive = nudges.runner_lives(self.repo.common)
@@ -657,12 +669,12 @@ def _note_path(repo: Repo) -> None:
 
 def _note_dvc(repo: Repo) -> None:
     """Note where this branch's DVC keeps its cache, and which branch that is: data branches are to do the same."""
-    if repo.top is None:
-        return
     known = repo.config("gitpipe.")
     branch = repo.head_ref()
     if branch and INIT_BRANCH not in known:
         repo.set_config(INIT_BRANCH, branch)
+    if repo.top is None:
+        return
     default = repo.common / "dvc" / "cache"
     cache = read_config(repo.top / ".dvc").cache_dir
     # What we wrote ourselves before the repository was moved elsewhere.

@@ -28,6 +28,12 @@ _IDENTITY = {
 }
 
 
+def pytest_configure() -> None:
+    """What is begun with `&` in a script ignores Ctrl-C, and so would all that the tests start and interrupt."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.fixture(scope="session")
 def command_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with `gitpipe` and `git-pipe`: the installed ones, or stand-ins for a source tree."""

@@ -48,6 +48,16 @@ def test_every_other_byte_stays(layout: str, tmp_path: Path) -> None:
     assert path.read_bytes().decode() == new
 
 
+def test_some_of_the_hooks_are_there(tmp_path: Path) -> None:
+    """Somebody chose them; what was left out is named."""
+    path = tmp_path / FILE
+    text = "repos:\n- repo: local\n  hooks:\n  - id: gitpipe-guard\n    name: x\n    language: system\n    entry: x\n"
+    path.write_text(text)
+    (line,) = add_hooks(path)
+    assert line.endswith("not there: gitpipe-track, gitpipe-check, gitpipe-run, gitpipe-push")
+    assert path.read_text() == text
+
+
 def test_a_list_that_is_empty_and_a_last_line_without_end() -> None:
     text = with_hooks("default_stages: [pre-commit]\nrepos: []  # none yet\nfail_fast: true\n")
     assert without_ours(text) == "default_stages: [pre-commit]\nrepos:  # none yet\nfail_fast: true\n"

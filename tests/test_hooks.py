@@ -348,7 +348,8 @@ def test_files_that_the_caller_has_open_are_not_held(scratch: Path, tmp_path: Pa
     sh(f"exec 9>../lock && flock 9 && {COMMIT}", scratch)
     calls(python.parent)
     sh("flock --nonblock ../lock true", scratch)
-    os.kill(int((python.parent / "pid").read_text()), 9)
+    (called,) = python.parent.glob("called.*")
+    os.kill(int(called.suffix[1:]), 9)
 
 
 def test_push_to_here_is_off_until_switched_on(scratch: Path, folder: Path, python: Path, sh: Shell) -> None:
@@ -494,6 +495,23 @@ def test_pre_commit_framework_in_either_order(scratch: Path, python: Path, sh: S
     sh(COMMIT, scratch)
     assert nudges(scratch) == ["post-commit"]
     assert (scratch / ".git/ran").read_text() == "ran\nran\n" * 2
+
+
+def test_a_hook_that_pre_commit_dropped_with_ours_comes_back(scratch: Path, python: Path, sh: Shell) -> None:
+    """`pre-commit install -f` takes our hook away, which was the one that called the hook from before."""
+    folder = scratch / ".git" / "hooks"
+    own = "#!/bin/sh\necho own >> .git/ran\n"
+    (folder / "pre-commit").write_text(own)
+    (folder / "pre-commit").chmod(0o755)
+    (scratch / ".pre-commit-config.yaml").write_text("repos: []\n")
+    hooks.install(folder, str(python), "-I")
+    sh("pre-commit install -f", scratch)
+    assert any("back as pre-commit.legacy" in line for line in hooks.uninstall(folder))
+    sh("git add . && git commit -q -m change", scratch)
+    assert (scratch / ".git/ran").read_text() == "own\n"
+    sh("pre-commit uninstall", scratch)
+    assert (folder / "pre-commit").read_text() == own
+    assert [path.name for path in folder.iterdir() if not path.name.endswith(".sample")] == ["pre-commit"]
 
 
 TOOLS = ("gitpipe", "dvc", "lfs", "pre-commit")

@@ -7,6 +7,7 @@ After each kill `whole` looks at everything: one output commit a job (I2), consi
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import random
 import shutil
@@ -29,6 +30,7 @@ from gitpipe.stage.slot import sweep
 from tests.conftest import Shell
 
 NAMES = ("a", "b", "c")
+JOB_POINTS = [name for name in faults.POINTS if name != "before-tick"]  # that one: tests/test_cron.py
 GITPIPE = [sys.executable, "-I", "-m", "gitpipe"]
 PATIENCE = 180.0  # reached only by a failure, whatever else the machine does
 
@@ -308,7 +310,7 @@ SECOND = {"job-recorded": 2, "datum-before": 2, "blobs-written": 2, "before-ref"
 
 def test_killed_in_the_foreground_at_every_point(chain: Chain) -> None:
     """I2, I7: `gitpipe run` is killed at each point; the next one ends with one right commit a job."""
-    for point in faults.POINTS:
+    for point in JOB_POINTS:
         chain.command("run", status=-signal.SIGKILL, GITPIPE_KILL_AT=point)
         open_project(chain.repo).run()
         chain.whole()
@@ -322,7 +324,7 @@ def test_killed_in_the_foreground_at_every_point(chain: Chain) -> None:
 def test_killed_in_the_background_at_every_point(chain: Chain) -> None:
     """I2, I9: the runner that a commit's hook started is killed at each point; a plain `wait` ends it all."""
     chain.wait()
-    for point in faults.POINTS:
+    for point in JOB_POINTS:
         count = SECOND.get(point, 1)
         chain.commit(kill_at=f"{point}:{count}")
         until(lambda: nudges.marked(chain.common) and not nudges.runner_lives(chain.common))
@@ -428,6 +430,28 @@ def test_interrupted(gated: Chain, gate: Gate) -> None:
     gate.open()
     gated.command("run")
     gated.whole()
+
+
+def test_what_an_ended_run_printed_stays(scratch: Path, sh: Shell, gate: Gate) -> None:
+    """A job that goes on keeps the logs of the datums that it does not run again."""
+    chain = Chain(scratch, sh)
+    hold = f"echo did; [ ! -e /pfs/src/c ] || {{ exec 3<>{gate.word}; cat <&3; }}; "
+    make(chain, PIPELINES.replace("@GATE@", hold))
+
+    def printed() -> set[str]:
+        lines = chain.command("logs", "--pipeline", "upper", "--raw").splitlines()
+        return {json.loads(line)["datum"] for line in lines}
+
+    running = chain.start("run")
+    until(lambda: gate.waiting() == 1 and len(printed()) == 2)
+    before = printed()
+    kill(running.pid, signal.SIGTERM)
+    running.communicate(timeout=PATIENCE)
+    gate.open()
+    chain.command("run")
+    assert len(printed()) == 3 and before < printed()
+    assert chain.command("logs", "--pipeline", "upper").count("did") == 3, "nothing ran twice"
+    chain.outputs_are_right()
 
 
 def test_state_deleted_under_the_runner(gated: Chain, gate: Gate) -> None:

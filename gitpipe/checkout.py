@@ -519,7 +519,7 @@ class Checkouts:
         if not force:
             self._check_ground(tree, branch, wanted, outs[0].md5 if outs and outs[0].isdir else "")
         base = outs[0].md5 if outs and outs[0].isdir else ""
-        if theirs := self._other_side(tree, base):
+        if theirs := self._other_side(tree, branch, base):
             told, base = self._take_over(tree, branch, *theirs, force=force)
             lines += told
         result = workdata.add(tree.top, tree.git_dir, self.blobs, wanted, branch, base=base)
@@ -592,7 +592,7 @@ class Checkouts:
         listing = self.blobs.read_listing(base)
         return not listing or any(os.path.lexists(tree.top / DATA / path) for path in listing)
 
-    def _other_side(self, tree: Worktree, staged: str) -> tuple[Listing, str] | None:
+    def _other_side(self, tree: Worktree, branch: str, staged: str) -> tuple[Listing, str] | None:
         """What git brought into ``data.dvc`` without telling gitpipe, which runs no hook before the commit.
 
         That is the other side of a conflict (merge, cherry-pick, revert), or a pointer of some commit that is staged
@@ -601,6 +601,9 @@ class Checkouts:
         Returns:
             The listing that it was changed from, and the blob of its pointer; None where all is as gitpipe left it.
         """
+        stamp = workdata.read_stamp(tree.git_dir)
+        if stamp and (stamp.branch != branch or stamp.towards):
+            return None  # `workdata.add` will say so
         unmerged = self.repo.git("ls-files", "-u", "--", POINTER, cwd=tree.top).splitlines()
         sides = {words[2]: words[1] for words in map(str.split, unmerged)}
         if sides:
@@ -608,7 +611,6 @@ class Checkouts:
             with contextlib.suppress(BadData):  # two merge bases make one with marks of a conflict in it
                 before = self._files_of(sides["1"]) if "1" in sides else {}
             return (before, sides["3"]) if "3" in sides else None
-        stamp = workdata.read_stamp(tree.git_dir)
         if stamp is None or not staged or not self._born(tree) or staged in (stamp.oid, self._oid(tree.head or "")):
             return None
         blob = self.repo.git("hash-object", "--", POINTER, cwd=tree.top).strip()

@@ -161,3 +161,11 @@ class TestStaged:
         assert "other side" not in desk.pipe("add", "data")
         assert desk.files()["a"] == "ours again"
         assert "more" not in desk.files()
+
+    def test_where_data_is_another_branch_s(self, desk: Desk) -> None:
+        """Refused as ever, before anything is brought."""
+        desk.git("-c", "core.hooksPath=/dev/null", "switch", "-q", "attributes")
+        desk.git("-c", "core.hooksPath=/dev/null", "checkout", "side", "--", "data.dvc")
+        before = desk.files()
+        assert "data/ holds the files of training" in desk.pipe("add", "data", status=1)
+        assert desk.files() == before

@@ -26,7 +26,7 @@ from gitpipe.reconcile import Reconciler
 POLL_SECONDS = 0.05
 LOOK_SECONDS = 5.0
 MAX_JOBS = 32
-GARBAGE = (100_000, 50, 100)
+GARBAGE = (10_000, 10, 10)
 GRACE_SECONDS = 0.5  # for datums that run when the loop is to end; what takes longer is begun again next time
 
 

@@ -14,11 +14,11 @@ from gitpipe.commit import CommitRef, files_below
 from gitpipe.datarepos import DataRepos
 from gitpipe.datatree import read_listing
 from gitpipe.errors import BadData, GitpipeError, NotFound
-from gitpipe.history import History
+from gitpipe.history import History, Use
 from gitpipe.journal import Journal
 from gitpipe.places import Place
 from gitpipe.provenance import made_for, read_origin
-from gitpipe.repo import Commit, Repo
+from gitpipe.repo import Repo
 from gitpipe.trail import Trail
 from gitpipe.views import DatumFile, FileDetails, FileLineage, FileMaking
 
@@ -133,13 +133,16 @@ class FileHistory:
         for path in paths:
             yield self._down(CommitRef(place.branch, place.commit), path, users)
 
-    def _down(self, ref: CommitRef, path: str, users: dict[str, list[tuple[str, Commit]]]) -> FileLineage:
+    def _down(self, ref: CommitRef, path: str, users: dict[str, list[Use]]) -> FileLineage:
         commit = self.repo.commit(ref.sha)
         md5 = read_listing(self.repo, self.blobs, ref.sha).get(path, "")
         below = []
-        for name, output in users.get(ref.sha, ()):
-            made = CommitRef(name, output.sha)
-            for line in datumindex.users(self.blobs, self._segments(made), ref.branch, path):
+        for use in users.get(ref.sha, ()):
+            made = CommitRef(use.branch, use.commit.sha)
+            segments = self._segments(made)
+            # One commit may be the head of several branches, and the index names those that it was read from.
+            found = {line for branch in use.read_as for line in datumindex.users(self.blobs, segments, branch, path)}
+            for line in sorted(found):
                 below += [self._down(made, file, users) for file, _, _ in datumindex.outputs_of(line)]
         below.sort(key=lambda child: (child.commit.branch, child.path))
         origin = read_origin(commit.message)

@@ -47,7 +47,7 @@ class FileHistory:
         if descendants:
             yield from self._descendants(place)
             return
-        trail = Trail(self.repo, self.blobs, place.commit)
+        trail = Trail(self.repo, self.blobs, CommitRef(place.branch, place.commit))
         commits = [place.commit]
         if place.at_head:
             commits = [c.sha for c in self.repo.log([place.commit], "--first-parent")]
@@ -79,14 +79,14 @@ class FileHistory:
             return details
         if not entry.datum:
             return details
-        entry = self._with_making(entry, Trail(self.repo, self.blobs, place.commit))
+        entry = self._with_making(entry, Trail(self.repo, self.blobs, CommitRef(place.branch, place.commit)))
         inputs = tuple(DatumFile(c.commit, c.path, self.blobs.size(c.md5), c.md5) for c in entry.children)
         return replace(details, making=FileMaking(entry.datum, entry.pipeline, inputs, entry.making))
 
     def _with_making(self, entry: FileLineage, trail: Trail) -> FileLineage:
         if not entry.datum:
             return entry
-        return replace(entry, making=trail.making(entry.datum, entry.commit.branch, self.journal))
+        return replace(entry, making=trail.making(entry.datum, self.journal))
 
     def _paths(self, place: Place, sha: str) -> list[str]:
         listing = read_listing(self.repo, self.blobs, sha)

@@ -28,13 +28,12 @@ from gitpipe.faults import point
 from gitpipe.joblog import JobLogs
 from gitpipe.journal import JobRow, JobState, Journal, RunRow
 from gitpipe.pipelines import SPEC_REF, Pipeline, PipelineStore
-from gitpipe.provenance import IDENTITY, Origin, closure, job_id, output_message, read_origin
+from gitpipe.provenance import IDENTITY, KEEP, KEPT_JOB, Origin, closure, job_id, output_message, read_origin
 from gitpipe.reconcile import Reconciler, Unready
 from gitpipe.repo import BLOB, EXE, HEADS, LINK, Entry, RefUpdate, Repo, Signature, syncfs
 from gitpipe.stage import Result, Stage, Task, TaskInput
 from gitpipe.standing import Standing, read_standing
 
-KEEP = "refs/gitpipe/keep/"
 MAX_LOST = 5
 FLUSH_SECONDS = 0.25
 KILL_SECONDS = 0.2
@@ -278,7 +277,9 @@ class JobRunner:
             return
         chain = self.repo.first_parents(head, since) if since and head else None
         if since and chain is None:
-            # The counts in the commit must be the same where the abandoned commits never were (I4).
+            # The counts in the commit must be the same where the abandoned commits never were (I4).  So it is after
+            # a change of `output_branch`: who has the parent alone, or no parent, is to make the same commit.
+            # `explain` and `inspect-file` do look at the earlier branch (`gitpipe.trail`).
             self.journal.uncommit(name)
         if head is None:
             return
@@ -568,7 +569,7 @@ class JobRunner:
         """One more link of the chain that keeps every commit of the provenance, and the spec's tree, alive (I8)."""
         parents = [*([before] if before else []), *dict.fromkeys(r.sha for r in work.origin.provenance)]
         tree = self.repo.write_tree({work.pipeline.name: Entry("040000", work.origin.version)})
-        return self.repo.write_commit(tree, parents, f"keep: {work.pipeline.name} {work.origin.job}\n", who)
+        return self.repo.write_commit(tree, parents, KEPT_JOB.format(work.pipeline.name, work.origin.job) + "\n", who)
 
     def _index(self, work: Work) -> Listing:
         stood = work.before.lines

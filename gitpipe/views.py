@@ -37,6 +37,7 @@ class Making:
     commit: CommitRef  # the first output commit that had them
     job: str  # which made that commit
     log: str = ""  # the command that prints what was said then; "" where this machine has not heard it
+    attempt: str = ""  # an earlier job, which ran the datum and published nothing
 
 
 @dataclass(frozen=True, slots=True)

@@ -89,7 +89,7 @@ def datum(why: DatumWhy) -> Iterator[str]:
         ("Output", ref(why.output) if why.output else ""),
     )
     before = ref(why.before) if why.before else ""
-    if why.state == "skipped" and why.made:
+    if why.state == "skipped" and why.made and why.made != why.output:
         when = f", {ago(why.made_at)}" if why.made_at else ""
         yield f"Made before: {ref(why.made)} (job {short(why.made_job)}{when}) has its files"
     if why.state == "vanished":

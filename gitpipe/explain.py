@@ -245,6 +245,7 @@ class Explain:
                 if not groups:
                     notes.append("its inputs have no datums")
                 notes += self._other_counts(case, groups)
+                notes += self._before_reprocess(case, groups)
         notes += self._though_nothing_ran(case, bool(change and (change.code or change.fields)), inputs, above, groups)
         return JobWhy(
             job=case.job,
@@ -277,6 +278,28 @@ class Explain:
                 f"its commit counts {case.made.processed} as processed: all that no commit before it on its branch"
                 " holds, as every machine can tell, whoever ran them"
             )
+
+    def _before_reprocess(self, case: _Case, groups: list[DatumGroup]) -> Iterable[str]:
+        """That an older version did the same, where what it made was ruled out by a ``--reprocess`` since then."""
+        before, head = case.before, case.made or case.before
+        if before is None or head is None or case.same_transform or all(group.state != "ran" for group in groups):
+            return
+        mine = _but_salt(case.pipeline)
+        seen = {case.pipeline.version, before.pipeline.version}
+        trail = Trail(self.repo, self.blobs, head.ref, below=True)
+        for commit in trail.commits:
+            version_then = read_origin(commit.message).version
+            if version_then in seen:
+                continue
+            seen.add(version_then)
+            with contextlib.suppress(GitpipeError):  # what it was is lost
+                then = read_made(self.repo, commit, case.pipeline.name)
+                if then and then.pipeline.spec.salt != case.pipeline.spec.salt and _but_salt(then.pipeline) == mine:
+                    yield (
+                        f"{_short(trail.ref(commit))} was made by the same code and command, but before the last"
+                        " --reprocess: what was made before that is made again"
+                    )
+                    return
 
     def _though_nothing_ran(
         self, case: _Case, changed: bool, inputs: list[InputChange], above: list[Move], groups: list[DatumGroup]
@@ -598,6 +621,12 @@ class _Weighed:
             yield "no input matches so any more" if state == "vanished" else "no datum had these matches before"
         elif not touched and self.case.same_transform:
             yield "how its input is read changed"
+
+
+def _but_salt(pipeline: Pipeline) -> dict[str, object]:
+    """What makes a result, without the mark of the last ``--reprocess``."""
+    parts = pipeline.spec.transform_parts(pipeline.code or "")
+    return {name: part for name, part in parts.items() if name != "salt"}
 
 
 def _key(datum: Datum) -> tuple[tuple[str, str, str, str], ...]:

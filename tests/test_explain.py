@@ -530,3 +530,18 @@ def test_a_killed_job_does_not_count_what_later_ones_made(lab: Lab) -> None:
         "a:/2": "not run",
         "a:/3": "not run",
     }
+
+
+def test_back_to_older_code_after_reprocess(chain: Lab) -> None:
+    """The older result is there, and is not taken: that is for the --reprocess in between, and is said."""
+    first = chain.made("m")[0].sha
+    train(chain, cmd=["sh", "train.sh", "-e", "2"])
+    chain.run()
+    chain.project.pipelines.update([str(chain.root / "specs" / "m.json")], reprocess=True)
+    chain.run()
+    assert not any("--reprocess" in note for note in why_job(chain, "m").notes)
+    train(chain)
+    assert chain.ran()[0] == "m: 1 + 0 / 1 success"
+    why = why_job(chain, "m")
+    assert lots(why) == {"ran": (1, ("cmd: -e 2 → -e 1",))}
+    assert any(n.startswith(f"m@{first[:12]} was made by the same") and "--reprocess" in n for n in why.notes)

@@ -33,6 +33,7 @@ from gitpipe.reconcile import Reconciler, Unready
 from gitpipe.repo import BLOB, EXE, HEADS, LINK, Entry, RefUpdate, Repo, Signature, syncfs
 from gitpipe.stage import Result, Stage, Task, TaskInput
 from gitpipe.standing import Standing, read_standing
+from gitpipe.views import few
 
 MAX_LOST = 5
 FLUSH_SECONDS = 0.25
@@ -467,7 +468,9 @@ class JobRunner:
         said = " | ".join(tail[-LAST_LINES:])
         what = result.error or "its worker was lost again and again"
         more = f" ({len(errors)} datums failed)" if len(errors) > 1 else ""
-        raise Failed(f"datum {datum[:12]} ({describe(work.all[datum])}): {what}{': ' + said if said else ''}{more}")
+        raise Failed(
+            f"datum {datum[:12]} ({few(describe(work.all[datum]))}): {what}{': ' + said if said else ''}{more}"
+        )
 
     # -- making it seen ----------------------------------------------------------------------------------------------
 
@@ -495,12 +498,12 @@ class JobRunner:
             files = work.outputs.get(datum)
             for path, _, _ in datumindex.outputs_of(work.before.lines[datum]) if files is None else files:
                 if path in owner:
-                    one, two = describe(work.all[owner[path]]), describe(work.all[datum])
+                    one, two = few(describe(work.all[owner[path]])), few(describe(work.all[datum]))
                     return Failed(f"datums {one} and {two} both write {path}: give them different names in /pfs/out")
                 owner[path] = datum
         clash = folder_clash(owner) or ""
         inside = next(p for p in owner if p.startswith(clash + "/"))
-        one, two = describe(work.all[owner[clash]]), describe(work.all[owner[inside]])
+        one, two = few(describe(work.all[owner[clash]])), few(describe(work.all[owner[inside]]))
         return Failed(f"datum {one} writes the file {clash} where datum {two} writes a folder")
 
     def _publish(self, work: Work, listing: Listing) -> str | None:

@@ -33,6 +33,7 @@ from gitpipe.views import (
     Progress,
     RepoInfo,
     StatusInfo,
+    few,
 )
 
 T = TypeVar("T")
@@ -192,7 +193,7 @@ JOB: Columns = (
 )
 DATUM: Columns = (
     ("ID", lambda d: d.id),
-    ("FILES", lambda d: d.files),
+    ("FILES", lambda d: few(d.files)),
     ("STATUS", lambda d: d.state),
     ("TIME", lambda d: "-" if d.seconds is None else duration(d.seconds)),
 )

@@ -568,6 +568,7 @@ class Project:
             if source and source.branch and HEADS + source.branch not in heads:
                 yield f"{name} came from branch {source.branch}, which is gone: it is not updated any more"
         yield from self.behind()
+        yield from self.checkouts.kept_aside()
         moved = self.reconciler.moved()
         if moved and not nudges.runner_lives(self.repo.common):
             yield f"{', '.join(moved)} changed since the last run: `gitpipe wait` or `gitpipe run`"

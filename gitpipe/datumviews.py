@@ -27,6 +27,7 @@ class _Known:
     runs: dict[str, RunRow]
     running: frozenset[str]
     lines: dict[str, tuple[str, bool]]  # index lines: made by this job, by an earlier or a later one
+    before: frozenset[str]  # of these, what was known when the job ended
     earlier: frozenset[str]  # of a successful job without record of its runs: those that it cannot have run
 
 
@@ -70,8 +71,9 @@ class JobDatums:
         made = datumindex.outputs_of(line) if line and info.state in ("success", "skipped") else []
         outputs = [DatumFile(None, path, size, md5) for path, md5, size in made]
         branch = self.pipelines.load(row.pipeline, row.version).spec.output
-        trail = Trail(self.repo, self.blobs, row.output or self.repo.ref(HEADS + branch))
-        making = trail.making(found[0], branch, self.journal)
+        head = row.output or self.repo.ref(HEADS + branch)
+        trail = Trail(self.repo, self.blobs, CommitRef(branch, head) if head else None)
+        making = trail.making(found[0], self.journal)
         return DatumDetails(info, row.pipeline, tuple(inputs), tuple(outputs), row.version, making)
 
     def _cut(self, row: JobRow) -> dict[str, Datum]:
@@ -88,7 +90,8 @@ class JobDatums:
         earlier: frozenset[str] = frozenset()
         if row.output and not runs:
             earlier = frozenset(self._standing_before(row.output))
-        return _Known(runs, running if row.state is JobState.RUNNING else frozenset(), lines, earlier)
+        before = frozenset(self.journal.known_before(row, lines) if row.state.over and not row.output else lines)
+        return _Known(runs, running if row.state is JobState.RUNNING else frozenset(), lines, before, earlier)
 
     def _standing_before(self, output: str) -> set[str]:
         parents = self.repo.commit(output).parents
@@ -122,6 +125,6 @@ def _state_without_run(row: JobRow, known: _Known, datum: str) -> str:
     if row.state is JobState.SUCCESS:
         without_record = row.processed > 0 and not known.runs
         return "success" if without_record and datum not in known.earlier else "skipped"
-    if datum in known.lines:
+    if datum in known.before:
         return "skipped"
     return "not run" if row.state.over else "queued"

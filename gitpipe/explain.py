@@ -6,11 +6,12 @@ records of spec, code and inputs.  The journal is asked only for what no commit 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from gitpipe.blobs.dvc import DvcStore
-from gitpipe.commit import CommitRef
+from gitpipe.commit import CommitRef, repo_of
 from gitpipe.datatree import read_listing
 from gitpipe.datum import Datum, InputFiles
 from gitpipe.datums import cut, describe
@@ -22,7 +23,7 @@ from gitpipe.journal import JobRow, JobState, Journal, RunRow
 from gitpipe.pipelines import Pipeline, PipelineStore
 from gitpipe.provenance import closure, job_id, read_origin
 from gitpipe.repo import HEADS, Commit, Repo
-from gitpipe.trail import Trail
+from gitpipe.trail import Trail, attempt, finished_by
 from gitpipe.views import DatumGroup, DatumWhy, InputChange, JobWhy, Move, VersionChange
 
 HEX = frozenset("0123456789abcdef")
@@ -113,21 +114,25 @@ class Explain:
     def _published(self, name: str) -> list[tuple[str, Commit]]:
         """(pipeline, output commit) of the jobs of that name that the branches hold, whatever this machine knows."""
         pipeline, _, digits = name.rpartition("@")
-        found = []
-        for branch, each in self.pipelines.owners(self.pipelines.head()).items():
-            head = self.repo.ref(HEADS + branch)
-            if head is None or pipeline not in ("", each):
+        owned = self.pipelines.owners(self.pipelines.head())
+        found: dict[str, tuple[str, Commit]] = {}
+        for ref, head in self.repo.refs("refs/heads").items():
+            branch = ref.removeprefix(HEADS)
+            each = repo_of(branch)[0]  # also of a branch that its pipeline wrote before `output_branch` was changed
+            if each not in owned.values() or pipeline not in ("", each):
                 continue
             if name == each:
-                made = self._made_up_to(each, head)
-                return [(each, made.commit)] if made else []
+                made = self._made_up_to(each, head) if branch in owned else None
+                if made:
+                    return [(each, made.commit)]
+                continue
             if len(digits) < SHORTEST or not set(digits) <= HEX:
                 continue
             for commit in self.repo.log([head], "--first-parent"):
                 origin = read_origin(commit.message)
                 if origin.pipeline == each and (origin.job.startswith(digits) or commit.sha.startswith(digits)):
-                    found.append((each, commit))
-        return found
+                    found[commit.sha] = each, commit
+        return list(found.values())
 
     def _case_of(self, name: str, commit: Commit, row: JobRow | None = None) -> _Case:
         made = read_made(self.repo, commit, name)
@@ -136,13 +141,14 @@ class Explain:
                 f"{name}@{commit.sha[:12]} was made by a person, not by a job: see `git show {commit.sha[:12]}`"
             )
         case = _Case(made.pipeline, made.inputs, closure_of(made), row, made)
-        if commit.parents:
+        if not commit.parents:  # the first on its branch; the pipeline may have written another one before
+            older = Trail(self.repo, self.blobs, made.ref, below=True)
+            if older.commits:
+                case.before = read_made(self.repo, older.commits[0], name)
+        else:
             case.before = self._made_up_to(name, commit.parents[0])
             if case.before is None or case.before.commit.sha != commit.parents[0]:
                 case.notes.append(f"the commit before it, {commit.parents[0][:12]}, was made by a person")
-        if row and row.total and made.processed > row.processed:
-            kept = made.processed - row.processed
-            case.notes.append(f"{kept} of those that ran were finished by an earlier attempt that published nothing")
         return case
 
     def _made_up_to(self, name: str, sha: str) -> Made | None:
@@ -167,12 +173,16 @@ class Explain:
         case = _Case(pipeline, inputs, {ref.branch: ref.sha for ref in above}, row)
         head = self.repo.ref(HEADS + pipeline.spec.output)
         base = head
-        if inputs and head:
-            # A job's id is made of the commit that it was to stand on, too.
-            chain = [commit.sha for commit in self.repo.log([head], "--first-parent")]
-            fitting = [sha for sha in (*chain, None) if job_id(row.version, above, sha) == row.id]
-            base = fitting[0] if fitting else self.journal.last_good(row.pipeline, row.set_id) or head
-        case.before = self._made_up_to(row.pipeline, base) if base else None
+        if inputs:
+            # A job's id is made of the commit that it was to stand on, too.  Where that is none, the pipeline may have
+            # written another branch before.
+            chain = [commit.sha for commit in self.repo.log([head], "--first-parent")] if head else []
+            fitting = [sha for sha in chain if job_id(row.version, above, sha) == row.id]
+            base = fitting[0] if fitting else self.journal.last_good(row.pipeline, row.set_id)
+            if base is None and job_id(row.version, above, None) != row.id:
+                base = head
+        with contextlib.suppress(NotFound):  # that other branch may have been deleted since
+            case.before = self._made_up_to(row.pipeline, base) if base else None
         if row.state is JobState.QUEUED:
             case.notes += self._waits_for(row, pipeline)
         return case
@@ -212,6 +222,8 @@ class Explain:
         before = case.before
         change = version(self.repo, before.pipeline, case.pipeline) if before else None
         notes = list(case.notes)
+        if case.row and (earlier := self.jobs.earlier_attempts(case.row)):
+            notes.append(earlier)
         inputs: list[InputChange] = []
         above: list[Move] = []
         groups: list[DatumGroup] = []
@@ -232,6 +244,8 @@ class Explain:
             else:
                 if not groups:
                     notes.append("its inputs have no datums")
+                notes += self._other_counts(case, groups)
+                notes += self._before_reprocess(case, groups)
         notes += self._though_nothing_ran(case, bool(change and (change.code or change.fields)), inputs, above, groups)
         return JobWhy(
             job=case.job,
@@ -255,6 +269,37 @@ class Explain:
         except GitpipeError as error:
             return InputChange(move, unknown=str(error))
         return InputChange(move, tuple(files(self.blobs, old, new)))
+
+    def _other_counts(self, case: _Case, groups: list[DatumGroup]) -> Iterable[str]:
+        """Why a commit's subject counts otherwise than what is told here."""
+        ran = sum(group.count for group in groups if group.state == "ran")
+        if case.made and case.made.processed != ran:
+            yield (
+                f"its commit counts {case.made.processed} as processed: all that no commit before it on its branch"
+                " holds, as every machine can tell, whoever ran them"
+            )
+
+    def _before_reprocess(self, case: _Case, groups: list[DatumGroup]) -> Iterable[str]:
+        """That an older version did the same, where what it made was ruled out by a ``--reprocess`` since then."""
+        before, head = case.before, case.made or case.before
+        if before is None or head is None or case.same_transform or all(group.state != "ran" for group in groups):
+            return
+        mine = _but_salt(case.pipeline)
+        seen = {case.pipeline.version, before.pipeline.version}
+        trail = Trail(self.repo, self.blobs, head.ref, below=True)
+        for commit in trail.commits:
+            version_then = read_origin(commit.message).version
+            if version_then in seen:
+                continue
+            seen.add(version_then)
+            with contextlib.suppress(GitpipeError):  # what it was is lost
+                then = read_made(self.repo, commit, case.pipeline.name)
+                if then and then.pipeline.spec.salt != case.pipeline.spec.salt and _but_salt(then.pipeline) == mine:
+                    yield (
+                        f"{_short(trail.ref(commit))} was made by the same code and command, but before the last"
+                        " --reprocess: what was made before that is made again"
+                    )
+                    return
 
     def _though_nothing_ran(
         self, case: _Case, changed: bool, inputs: list[InputChange], above: list[Move], groups: list[DatumGroup]
@@ -306,7 +351,9 @@ class Explain:
                     (d, case) for d in cut(self.repo, self.blobs, case.pipeline, case.inputs) if d.startswith(digits)
                 )
         after: Commit | None = None
-        for commit, standing in Trail(self.repo, self.blobs, self.repo.ref(HEADS + branch)).holders(digits):
+        head = self.repo.ref(HEADS + branch)
+        trail = Trail(self.repo, self.blobs, CommitRef(branch, head) if head else None)
+        for commit, standing in trail.holders(digits):
             if read_origin(commit.message).pipeline != name:
                 continue
             if standing:
@@ -326,6 +373,7 @@ class Explain:
         what = weighed.new.get(datum)
         reason = ""
         made: Commit | None = None
+        made_ref: CommitRef | None = None
         if what is None:
             state, what = "vanished", weighed.old[datum]
             earlier = weighed.new_keys.get(_key(what), "")
@@ -337,8 +385,10 @@ class Explain:
             touched = _between(other, what) if other else ()
             if before and not other:
                 touched = weighed.of_one_side(what, weighed.old_matches)
-            head = case.made.commit.sha if case.made else before.commit.sha if before else None
-            made = Trail(self.repo, self.blobs, head).maker(datum)
+            head = case.made.ref if case.made else before.ref if before else None
+            trail = Trail(self.repo, self.blobs, head)
+            made = trail.maker(datum)
+            made_ref = trail.ref(made) if made else None
             state, reason = self._state(case, datum, made)
         replaced = bool(earlier) and earlier != datum
         change = None
@@ -356,7 +406,7 @@ class Explain:
             before=before.ref if before else None,
             why=tuple(f"{branch}/{path} {how}" for branch, path, how in touched),
             change=change,
-            made=CommitRef(case.pipeline.spec.output, made.sha) if made else None,
+            made=made_ref,
             made_at=(rows[0].finished if rows else float(made.time)) if made else None,
             made_job=read_origin(made.message).job if made else "",
             reason=reason,
@@ -365,12 +415,22 @@ class Explain:
     def _state(self, case: _Case, datum: str, made: Commit | None) -> tuple[str, str]:
         """(state, why it failed) of a datum that the job had."""
         if case.made is not None:
-            return ("ran" if made is None or made.sha == case.made.commit.sha else "skipped"), ""
-        run, state = self.lot(case, {datum: made is not None})[datum]
-        return state, run.error if run else ""
+            if made is not None and made.sha != case.made.commit.sha:
+                return "skipped", ""
+            return self.left_to(case, [datum]).get(datum, ("ran", ""))
+        run, state, why = self.lot(case, {datum: made is not None})[datum]
+        return state, run.error if run else why
 
-    def lot(self, case: _Case, datums: Mapping[str, bool]) -> dict[str, tuple[RunRow | None, str]]:
-        """What became of the datums of a job that published nothing, as far as this machine knows.
+    def left_to(self, case: _Case, datums: Iterable[str]) -> dict[str, tuple[str, str]]:
+        """Datum -> (state, who finished it), of those that the job published first and did not run itself."""
+        assert case.made is not None
+        by = finished_by(self.journal, case.made.commit.sha, datums)
+        mine = {row.seq for row in self.journal.jobs("output = ?", [case.made.commit.sha])}
+        return {d: ("skipped", attempt(row, case.job)) for d, row in by.items() if row.seq not in mine}
+
+    def lot(self, case: _Case, datums: Mapping[str, bool]) -> dict[str, tuple[RunRow | None, str, str]]:
+        """What became of the datums of a job that published nothing, as far as this machine knows: (its run, state,
+        of one that no commit before it holds and an earlier job had finished: which).
 
         Args:
             datums: id -> whether an output commit before it holds the datum.
@@ -378,19 +438,26 @@ class Explain:
         row = case.row
         assert row is not None
         runs = self.journal.runs(row.seq)
-        known = self.journal.known_datums(row.pipeline, datums)
+        known = self.journal.known_before(row, [d for d, held in datums.items() if not held and d not in runs])
         running = {d for p, _, _, _, d in self.journal.workers() if p == row.pipeline}
-        found: dict[str, tuple[RunRow | None, str]] = {}
+        found: dict[str, tuple[RunRow | None, str, str]] = {}
         for datum, held in datums.items():
             run = runs.get(datum)
             if run is not None:
-                found[datum] = run, "ran" if run.ok else "failed"
+                found[datum] = run, "ran" if run.ok else "failed", ""
             elif row.state is JobState.RUNNING and datum in running:
-                found[datum] = None, "running"
-            elif held or datum in known:
-                found[datum] = None, "skipped"
+                found[datum] = None, "running", ""
+            elif held:
+                found[datum] = None, "skipped", ""
+            elif datum in known:
+                by = self.journal.job(known[datum] or 0)
+                found[datum] = (
+                    None,
+                    "skipped",
+                    attempt(by, row.id) if by else "finished before, no record is left by whom",
+                )
             else:
-                found[datum] = None, "not run" if row.state.over else "queued"
+                found[datum] = None, "not run" if row.state.over else "queued", ""
         return found
 
 
@@ -458,27 +525,33 @@ class _Weighed:
         """Datum id -> (state, why, where that is not what differs from the datum of the same matches)."""
         case, repo, blobs = self.case, self.explain.repo, self.explain.blobs
         before = case.before
-        trail = Trail(repo, blobs, before.commit.sha if before else None)
+        if case.made:
+            trail = Trail(repo, blobs, case.made.ref, below=True)
+        else:
+            trail = Trail(repo, blobs, before.ref if before else None)
         stood = (trail.ids(before.commit.sha) or self.old.keys()) if before else set()
         rest = {d for d in self.new if d not in stood}
         found: dict[str, tuple[str, str]] = {}
         same = f"nothing of theirs changed since {_short(before.ref)}" if before else ""
+        # The commit's own count says how many there are to be found, on its own branch.
+        counted = case.made.processed if case.made and not trail.branched else 0
+        earlier = trail.stood(rest, len(rest) - counted)
+        held = {datum: f"made before: {_short(trail.ref(commit))} has them" for datum, commit in earlier.items()}
         if case.made is not None:
-            earlier = trail.stood(rest, len(rest) - case.made.processed)
+            left = self.explain.left_to(case, rest - earlier.keys())
             for datum in self.new:
                 if datum not in rest:
                     found[datum] = "skipped", same
                 elif datum in earlier:
-                    at = CommitRef(case.pipeline.spec.output, earlier[datum].sha)
-                    found[datum] = "skipped", f"made before: {_short(at)} has them"
+                    found[datum] = "skipped", held[datum]
                 else:
-                    found[datum] = "ran", "" if before else "the first run"
+                    found[datum] = left.get(datum, ("ran", "" if before else "the first run"))
             return found
-        lots = self.explain.lot(case, {d: d not in rest for d in self.new})
-        for datum, (run, state) in lots.items():
+        lots = self.explain.lot(case, {d: d not in rest or d in held for d in self.new})
+        for datum, (run, state, by) in lots.items():
             why = "" if before else "the first run"
             if state == "skipped":
-                why = same if datum not in rest else "an earlier attempt, or an older output commit, has them"
+                why = same if datum not in rest else by or held[datum]
             elif run is not None and not run.ok:
                 why = run.error
             found[datum] = state, why
@@ -548,6 +621,12 @@ class _Weighed:
             yield "no input matches so any more" if state == "vanished" else "no datum had these matches before"
         elif not touched and self.case.same_transform:
             yield "how its input is read changed"
+
+
+def _but_salt(pipeline: Pipeline) -> dict[str, object]:
+    """What makes a result, without the mark of the last ``--reprocess``."""
+    parts = pipeline.spec.transform_parts(pipeline.code or "")
+    return {name: part for name, part in parts.items() if name != "salt"}
 
 
 def _key(datum: Datum) -> tuple[tuple[str, str, str, str], ...]:

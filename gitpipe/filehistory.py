@@ -14,11 +14,11 @@ from gitpipe.commit import CommitRef, files_below
 from gitpipe.datarepos import DataRepos
 from gitpipe.datatree import read_listing
 from gitpipe.errors import BadData, GitpipeError, NotFound
-from gitpipe.history import History
+from gitpipe.history import History, Use
 from gitpipe.journal import Journal
 from gitpipe.places import Place
 from gitpipe.provenance import made_for, read_origin
-from gitpipe.repo import Commit, Repo
+from gitpipe.repo import Repo
 from gitpipe.trail import Trail
 from gitpipe.views import DatumFile, FileDetails, FileLineage, FileMaking
 
@@ -47,7 +47,7 @@ class FileHistory:
         if descendants:
             yield from self._descendants(place)
             return
-        trail = Trail(self.repo, self.blobs, place.commit)
+        trail = Trail(self.repo, self.blobs, CommitRef(place.branch, place.commit))
         commits = [place.commit]
         if place.at_head:
             commits = [c.sha for c in self.repo.log([place.commit], "--first-parent")]
@@ -79,14 +79,14 @@ class FileHistory:
             return details
         if not entry.datum:
             return details
-        entry = self._with_making(entry, Trail(self.repo, self.blobs, place.commit))
+        entry = self._with_making(entry, Trail(self.repo, self.blobs, CommitRef(place.branch, place.commit)))
         inputs = tuple(DatumFile(c.commit, c.path, self.blobs.size(c.md5), c.md5) for c in entry.children)
         return replace(details, making=FileMaking(entry.datum, entry.pipeline, inputs, entry.making))
 
     def _with_making(self, entry: FileLineage, trail: Trail) -> FileLineage:
         if not entry.datum:
             return entry
-        return replace(entry, making=trail.making(entry.datum, entry.commit.branch, self.journal))
+        return replace(entry, making=trail.making(entry.datum, self.journal))
 
     def _paths(self, place: Place, sha: str) -> list[str]:
         listing = read_listing(self.repo, self.blobs, sha)
@@ -133,13 +133,16 @@ class FileHistory:
         for path in paths:
             yield self._down(CommitRef(place.branch, place.commit), path, users)
 
-    def _down(self, ref: CommitRef, path: str, users: dict[str, list[tuple[str, Commit]]]) -> FileLineage:
+    def _down(self, ref: CommitRef, path: str, users: dict[str, list[Use]]) -> FileLineage:
         commit = self.repo.commit(ref.sha)
         md5 = read_listing(self.repo, self.blobs, ref.sha).get(path, "")
         below = []
-        for name, output in users.get(ref.sha, ()):
-            made = CommitRef(name, output.sha)
-            for line in datumindex.users(self.blobs, self._segments(made), ref.branch, path):
+        for use in users.get(ref.sha, ()):
+            made = CommitRef(use.branch, use.commit.sha)
+            segments = self._segments(made)
+            # One commit may be the head of several branches, and the index names those that it was read from.
+            found = {line for branch in use.read_as for line in datumindex.users(self.blobs, segments, branch, path)}
+            for line in sorted(found):
                 below += [self._down(made, file, users) for file, _, _ in datumindex.outputs_of(line)]
         below.sort(key=lambda child: (child.commit.branch, child.path))
         origin = read_origin(commit.message)

@@ -4,14 +4,29 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-from gitpipe.commit import CommitRef
+from gitpipe.commit import CommitRef, repo_of
 from gitpipe.datarepos import DataRepos
 from gitpipe.errors import NotFound
 from gitpipe.pipelines import PipelineStore
 from gitpipe.provenance import made_for, read_origin
 from gitpipe.repo import HEADS, Commit, Repo
 from gitpipe.views import CommitInfo, Lineage
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """An output commit that was made from another commit.
+
+    Attributes:
+        branch, commit: the result.
+        read_as: the branches that the other commit was read from: it may be the head of several.
+    """
+
+    branch: str
+    commit: Commit
+    read_as: tuple[str, ...]
 
 
 class History:
@@ -62,22 +77,35 @@ class History:
             raise NotFound(f"{place.repo} has no commit yet")
         return [self._down(place.branch, self.repo.commit(place.commit), self.users(place.commit))]
 
-    def users(self, target: str) -> dict[str, list[tuple[str, Commit]]]:
-        """Input commit -> (output branch, output commit) made from it, of all that have `target` above them."""
-        names = self.pipelines.owners(self.pipelines.head())
-        tips = [s for r, s in self.repo.refs("refs/heads").items() if r.removeprefix(HEADS) in names]
-        outputs = {name: branch for branch, name in names.items()}
-        users: dict[str, list[tuple[str, Commit]]] = {}
-        for commit in self.repo.log(tips, "--first-parent"):
-            origin = read_origin(commit.message)
-            branch = outputs.get(origin.pipeline, "")
-            if branch and any(target == r.sha for r in origin.provenance):
+    def users(self, target: str) -> dict[str, list[Use]]:
+        """Input commit -> the results made from it, of all that have `target` above them; each result once.
+
+        A pipeline that now writes another branch has results on the earlier one still, so every branch of its repo is
+        looked at.  The one that it writes comes first: other branches may have been set to the same commits.
+        """
+        owned = self.pipelines.owners(self.pipelines.head())
+        tips = {ref.removeprefix(HEADS): sha for ref, sha in self.repo.refs("refs/heads").items()}
+        users: dict[str, list[Use]] = {}
+        seen: set[str] = set()
+        for branch in sorted(tips, key=lambda name: (name not in owned, name)):
+            if repo_of(branch)[0] not in owned.values() or tips[branch] in seen:
+                continue
+            for commit in self.repo.log([tips[branch]], "--first-parent"):
+                if commit.sha in seen:
+                    break
+                seen.add(commit.sha)
+                origin = read_origin(commit.message)
+                if not made_for(branch, origin) or all(target != ref.sha for ref in origin.provenance):
+                    continue
+                read: dict[str, list[str]] = {}
                 for ref in direct_inputs(self.repo, commit, branch):
-                    users.setdefault(ref.sha, []).append((branch, commit))
+                    read.setdefault(ref.sha, []).append(ref.branch)
+                for sha, names in read.items():
+                    users.setdefault(sha, []).append(Use(branch, commit, tuple(names)))
         return users
 
-    def _down(self, branch: str, commit: Commit, users: dict[str, list[tuple[str, Commit]]]) -> Lineage:
-        below = tuple(self._down(name, made, users) for name, made in users.get(commit.sha, ()))
+    def _down(self, branch: str, commit: Commit, users: dict[str, list[Use]]) -> Lineage:
+        below = tuple(self._down(use.branch, use.commit, users) for use in users.get(commit.sha, ()))
         return Lineage(self._info(branch, commit), below)
 
     def _info(self, branch: str, commit: Commit) -> CommitInfo:

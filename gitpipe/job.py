@@ -28,13 +28,13 @@ from gitpipe.faults import point
 from gitpipe.joblog import JobLogs
 from gitpipe.journal import JobRow, JobState, Journal, RunRow
 from gitpipe.pipelines import SPEC_REF, Pipeline, PipelineStore
-from gitpipe.provenance import IDENTITY, Origin, closure, job_id, output_message, read_origin
+from gitpipe.provenance import IDENTITY, KEEP, KEPT_JOB, Origin, closure, job_id, output_message, read_origin
 from gitpipe.reconcile import Reconciler, Unready
 from gitpipe.repo import BLOB, EXE, HEADS, LINK, Entry, RefUpdate, Repo, Signature, syncfs
 from gitpipe.stage import Result, Stage, Task, TaskInput
 from gitpipe.standing import Standing, read_standing
+from gitpipe.views import few
 
-KEEP = "refs/gitpipe/keep/"
 MAX_LOST = 5
 FLUSH_SECONDS = 0.25
 KILL_SECONDS = 0.2
@@ -278,7 +278,9 @@ class JobRunner:
             return
         chain = self.repo.first_parents(head, since) if since and head else None
         if since and chain is None:
-            # The counts in the commit must be the same where the abandoned commits never were (I4).
+            # The counts in the commit must be the same where the abandoned commits never were (I4).  So it is after
+            # a change of `output_branch`: who has the parent alone, or no parent, is to make the same commit.
+            # `explain` and `inspect-file` do look at the earlier branch (`gitpipe.trail`).
             self.journal.uncommit(name)
         if head is None:
             return
@@ -466,7 +468,9 @@ class JobRunner:
         said = " | ".join(tail[-LAST_LINES:])
         what = result.error or "its worker was lost again and again"
         more = f" ({len(errors)} datums failed)" if len(errors) > 1 else ""
-        raise Failed(f"datum {datum[:12]} ({describe(work.all[datum])}): {what}{': ' + said if said else ''}{more}")
+        raise Failed(
+            f"datum {datum[:12]} ({few(describe(work.all[datum]))}): {what}{': ' + said if said else ''}{more}"
+        )
 
     # -- making it seen ----------------------------------------------------------------------------------------------
 
@@ -494,12 +498,12 @@ class JobRunner:
             files = work.outputs.get(datum)
             for path, _, _ in datumindex.outputs_of(work.before.lines[datum]) if files is None else files:
                 if path in owner:
-                    one, two = describe(work.all[owner[path]]), describe(work.all[datum])
+                    one, two = few(describe(work.all[owner[path]])), few(describe(work.all[datum]))
                     return Failed(f"datums {one} and {two} both write {path}: give them different names in /pfs/out")
                 owner[path] = datum
         clash = folder_clash(owner) or ""
         inside = next(p for p in owner if p.startswith(clash + "/"))
-        one, two = describe(work.all[owner[clash]]), describe(work.all[owner[inside]])
+        one, two = few(describe(work.all[owner[clash]])), few(describe(work.all[owner[inside]]))
         return Failed(f"datum {one} writes the file {clash} where datum {two} writes a folder")
 
     def _publish(self, work: Work, listing: Listing) -> str | None:
@@ -568,7 +572,7 @@ class JobRunner:
         """One more link of the chain that keeps every commit of the provenance, and the spec's tree, alive (I8)."""
         parents = [*([before] if before else []), *dict.fromkeys(r.sha for r in work.origin.provenance)]
         tree = self.repo.write_tree({work.pipeline.name: Entry("040000", work.origin.version)})
-        return self.repo.write_commit(tree, parents, f"keep: {work.pipeline.name} {work.origin.job}\n", who)
+        return self.repo.write_commit(tree, parents, KEPT_JOB.format(work.pipeline.name, work.origin.job) + "\n", who)
 
     def _index(self, work: Work) -> Listing:
         stood = work.before.lines

@@ -86,6 +86,15 @@ class Jobs:
             raise NotFound(f"no job or pipeline {name!r} is known here: see `gitpipe list-job`")
         return rows[0]
 
+    def earlier_attempts(self, row: JobRow) -> str:
+        """Of a job that was tried before on the same commits, and has one id since then: that it was; else ""."""
+        rows = self.journal.jobs("id = ? AND id != '' AND seq < ?", [row.id, row.seq])
+        if not rows:
+            return ""
+        tries = f"{len(rows)} earlier attempt{'s' if len(rows) > 1 else ''} of this job"
+        ended = ", ".join(dict.fromkeys(each.state.value for each in rows))
+        return f"{tries} ended as {ended}; this tells of the newest, `gitpipe list-job` shows all"
+
     def logs(
         self, job: str | None = None, pipeline: str | None = None, datum: str | None = None, tail: int | None = None
     ) -> Iterator[LogLine]:

@@ -406,6 +406,28 @@ class Journal:
                 found[row[0]] = (row[1], bool(row[2]))
         return found
 
+    def known_before(self, job: JobRow, ids: Iterable[str]) -> dict[str, int | None]:
+        """Datum id -> seq of the job that had finished it when `job` ended, be that `job` itself or an earlier one.
+
+        None where it is known, and no record is left of who ran it; what later jobs alone have run is left out.
+        """
+        found: dict[str, int | None] = dict.fromkeys(self.known_datums(job.pipeline, ids))
+        later: set[str] = set()
+        todo = list(found)
+        for start in range(0, len(todo), 500):
+            part = todo[start : start + 500]
+            rows = self.db.execute(
+                "SELECT runs.datum, runs.seq FROM jobs JOIN runs ON runs.seq = jobs.seq WHERE jobs.pipeline = ? "
+                f"AND runs.ok AND runs.datum IN ({','.join('?' * len(part))}) ORDER BY runs.seq",
+                (job.pipeline, *part),
+            )
+            for datum, seq in rows:
+                if seq <= job.seq:
+                    found[datum] = seq
+                else:
+                    later.add(datum)
+        return {datum: seq for datum, seq in found.items() if seq is not None or datum not in later}
+
     def remember_datums(self, pipeline: str, lines: Iterable[tuple[str, str]], committed: bool) -> None:
         """Keep (datum id, index line); one that a commit holds stays so."""
         with self.transaction() as db:

@@ -15,6 +15,10 @@ from gitpipe.commit import CommitRef, repo_of
 from gitpipe.errors import BadData
 
 IDENTITY = "gitpipe <gitpipe@localhost>"
+KEEP = "refs/gitpipe/keep/"
+"""A ref for each pipeline: a chain with one commit a job, in the order in which they published (I8)."""
+KEPT_JOB = "keep: {} {}"
+"""The subject of such a commit: pipeline, job."""
 TRAILER = re.compile(r"([A-Za-z0-9-]+): (.*)\Z")
 
 

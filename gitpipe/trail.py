@@ -1,21 +1,22 @@
-"""Where a datum stood: which output commits of a pipeline hold it, and which one made it.
+"""Where a datum stood: which output commits of a pipeline hold it, and which one, and which job, made it.
 
-Read from the datum indexes of the commits; a segment that several commits share is read once.
+Read from the datum indexes of the commits; a segment that several commits share is read once.  A pipeline that was told
+to write another branch took over what it had made: the commits on the earlier branch belong to the trail, too.
 """
 
 from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator, Set
+from collections.abc import Iterable, Iterator, Set
 
 from gitpipe import datumindex
 from gitpipe.blobs import BlobStore
-from gitpipe.commit import CommitRef, Listing
+from gitpipe.commit import CommitRef, Listing, repo_of
 from gitpipe.errors import GitpipeError
-from gitpipe.journal import Journal
-from gitpipe.provenance import read_origin
-from gitpipe.repo import Commit, Repo
+from gitpipe.journal import JobRow, JobState, Journal
+from gitpipe.provenance import KEEP, KEPT_JOB, made_for, read_origin
+from gitpipe.repo import HEADS, Commit, Repo
 from gitpipe.views import Making
 
 SHORT = 12
@@ -24,14 +25,56 @@ SHORT = 12
 class Trail:
     """The output commits of one pipeline, newest first, and the datums in their indexes."""
 
-    def __init__(self, repo: Repo, blobs: BlobStore, head: str | None) -> None:
+    def __init__(self, repo: Repo, blobs: BlobStore, head: CommitRef | None, *, below: bool = False) -> None:
         """
         Args:
-            head: the newest output commit that counts; None where there is none.
+            head: the newest output commit that counts, and its branch; None where there is none.
+            below: leave `head` itself out.
         """
         self.repo, self.blobs = repo, blobs
-        self.commits: list[Commit] = list(repo.log([head], "--first-parent")) if head else []
+        self.commits: list[Commit] = list(repo.log([head.sha], "--first-parent")) if head else []
+        self._branches = {commit.sha: head.branch for commit in self.commits} if head else {}
+        own = len(self.commits)
+        if head:
+            self._add_other_branches(head.branch)
+        self.branched = len(self.commits) > own
+        if below:
+            self.commits = [commit for commit in self.commits if head is None or commit.sha != head.sha]
         self._listings: dict[str, Listing] = {}
+
+    def _add_other_branches(self, branch: str) -> None:
+        """Put in what the pipeline wrote to other branches of its repo before; nothing where no keep-ref tells when."""
+        name = repo_of(branch)[0]
+        others: list[Commit] = []
+        for ref, tip in self.repo.refs(HEADS + name, f"{HEADS}{name}@*").items():
+            other = ref.removeprefix(HEADS)
+            if repo_of(other)[0] != name or tip in self._branches:
+                continue
+            for commit in self.repo.log([tip], "--first-parent"):
+                if commit.sha in self._branches:
+                    break
+                self._branches[commit.sha] = other
+                if made_for(other, read_origin(commit.message)):
+                    others.append(commit)
+        kept = self.repo.ref(KEEP + name) if others else None
+        if kept is None:
+            return
+        subjects = [commit.subject for commit in self.repo.log([kept], "--first-parent")]
+        order = {subject: place for place, subject in enumerate(reversed(subjects))}
+        place, places = -1, {}
+        for commit in reversed(self.commits):  # what a person committed has no place but that of what it stands on
+            place = max(place, order.get(KEPT_JOB.format(name, read_origin(commit.message).job), -1))
+            places[commit.sha] = place
+        for commit in others:
+            mine = order.get(KEPT_JOB.format(name, read_origin(commit.message).job), place)
+            if mine < place:
+                self.commits.append(commit)
+                places[commit.sha] = mine
+        self.commits.sort(key=lambda commit: -places[commit.sha])
+
+    def ref(self, commit: Commit) -> CommitRef:
+        """One of the commits with the branch that it is on."""
+        return CommitRef(self._branches[commit.sha], commit.sha)
 
     def holders(self, digits: str) -> Iterator[tuple[Commit, dict[str, str]]]:
         """For each commit, newest first: id -> index line of the datums there whose ids begin with `digits`.
@@ -61,16 +104,15 @@ class Trail:
                 found = commit
         return found
 
-    def making(self, datum: str, branch: str, journal: Journal) -> Making | None:
-        """Which output commit of `branch` and which job made a datum's files, and how to read what was said then."""
+    def making(self, datum: str, journal: Journal) -> Making | None:
+        """Which output commit and which job made a datum's files, and how to read what was said then."""
         commit = self.maker(datum)
         if commit is None:
             return None
         job = read_origin(commit.message).job
-        # A job that failed and was run again is several, of one id.
-        here = job and any(datum in journal.runs(row.seq) for row in journal.jobs("id = ?", [job]))
-        log = f"gitpipe logs --job {job[:SHORT]} --datum {datum[:SHORT]}" if here else ""
-        return Making(CommitRef(branch, commit.sha), job, log)
+        by = finished_by(journal, commit.sha, [datum]).get(datum)
+        log = f"gitpipe logs --job {by.id[:SHORT]} --datum {datum[:SHORT]}" if by else ""
+        return Making(self.ref(commit), job, log, by.id if by and by.id != job else "")
 
     def stood(self, wanted: Set[str], most: int) -> dict[str, Commit]:
         """Datum -> the newest commit whose index names it, of those of `wanted` that there are.
@@ -114,3 +156,34 @@ class Trail:
             if self.blobs.has(md5) or not self.blobs.fetch([md5]):
                 return self.blobs.read(md5)
         return b""
+
+
+def finished_by(journal: Journal, output: str, datums: Iterable[str]) -> dict[str, JobRow]:
+    """Datum -> the job that ran it, of datums that the output commit was the first to hold.
+
+    That is the job which made the commit, or an earlier one, which published nothing and left them to it.  What this
+    machine has no record of is not in it.
+    """
+    published = journal.jobs("output = ?", [output], "ORDER BY seq LIMIT 1")
+    if not published:
+        return {}
+    rows: dict[int, JobRow | None] = {}
+    found = {}
+    for datum, seq in journal.known_before(published[0], datums).items():
+        if seq is not None:
+            if seq not in rows:
+                rows[seq] = journal.job(seq)
+            if row := rows[seq]:
+                found[datum] = row
+    return found
+
+
+def attempt(by: JobRow, job: str) -> str:
+    """Who finished a datum for the job with the id `job`, worded."""
+    who = "an earlier attempt of this job" if by.id == job else f"job {by.id[:SHORT]}"
+    how = {
+        JobState.FAILED: "which failed",
+        JobState.KILLED: "which was stopped",
+        JobState.SUCCESS: "whose output commit this branch does not stand on",
+    }
+    return f"finished by {who}, {how.get(by.state, 'which did not end')}"

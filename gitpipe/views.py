@@ -5,10 +5,15 @@ Times are POSIX seconds, sizes bytes; None means unknown (a blob that is not her
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
 from gitpipe.commit import CommitRef
+
+FEW = 3
+"""Inputs of a datum that are named where many would be too many."""
+_PART = re.compile(r", (?=[A-Za-z0-9_][A-Za-z0-9_-]*:/)")  # a file's name may have a comma in it
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +42,7 @@ class Making:
     commit: CommitRef  # the first output commit that had them
     job: str  # which made that commit
     log: str = ""  # the command that prints what was said then; "" where this machine has not heard it
+    attempt: str = ""  # an earlier job, which ran the datum and published nothing
 
 
 @dataclass(frozen=True, slots=True)
@@ -386,3 +392,11 @@ class Progress:
     skipped: int
     failed: int
     total: int
+
+
+def few(described: str) -> str:
+    """What a datum is of, in few words: of a group's hundreds of files the first, and how many more there are."""
+    parts = _PART.split(described)
+    if len(parts) <= FEW + 1:  # to say "and 1 more" is no shorter
+        return described
+    return f"{', '.join(parts[:FEW])} and {len(parts) - FEW} more"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 import time
@@ -9,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from gitpipe import cli
 from gitpipe.errors import NotFound, Refused
+from gitpipe.views import few
 from tests.lab import Lab
 
 
@@ -74,6 +77,27 @@ def test_unknown_jobs_and_datums(lab: Lab) -> None:
     for datum in ("", "0000", "zz", "x" * 200, "é"):
         with pytest.raises(NotFound, match="no datum"):
             datums.inspect("p", datum)
+
+
+def test_a_group_of_many_files_is_named_by_a_few(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In tables, explanations and errors; --raw has all."""
+    monkeypatch.chdir(lab.root)
+    lab.data("a", {f"{n:03}, {'x' if n else 'bad'}": "1" for n in range(200)})
+    grouped = {"group": [{"pfs": {"repo": "a", "glob": "/*, (?)*", "group_by": "all"}}]}
+    lab.pipeline("g", {"a": "/*"}, "! ls /pfs/a | grep -q bad", input=grouped)
+    (job,) = lab.run()
+    assert "(a:/000, bad, a:/001, x, a:/002, x and 197 more)" in job.reason and len(job.reason) < 200
+    (datum,) = lab.project.datums.list("g")
+    said = "a:/000, bad, a:/001, x, a:/002, x and 197 more"
+    for words in (["list-datum", "g"], ["list-datum", "-f", "specs/g.json"], ["explain", "g"], ["explain", datum.id]):
+        assert cli.run(words) == 0
+        out = capsys.readouterr().out
+        assert said in out and "a:/003" not in out, words
+    assert cli.run(["list-datum", "g", "--raw"]) == 0
+    assert json.loads(capsys.readouterr().out)["files"].count("a:/") == 200
+    assert few("a:/1, b:/, c:/, d:/") == "a:/1, b:/, c:/, d:/", "to say that there is one more is no shorter"
 
 
 # ---------------------------------------------------------------- stop-job

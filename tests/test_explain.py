@@ -239,7 +239,11 @@ def test_failed_unrunnable_and_kept(lab: Lab) -> None:
     lab.data("a", {"1": "1", "3": "3"})
     assert lab.ran()[0] == "p: 0 + 2 / 2 success"
     after = why_job(lab, "p")
-    assert any("1 of those that ran were finished by an earlier attempt" in note for note in after.notes)
+    assert {(g.state, g.count, g.why[0][:16]) for g in after.groups if g.state == "skipped"} == {
+        ("skipped", 1, "nothing of their"),
+        ("skipped", 1, "finished by job "),
+    }
+    assert any("its commit counts 1 as processed" in note for note in after.notes)
     again = why_job(lab, failed.job)  # a later commit is on the branch now, and is not what this one stood on
     assert again.before == failed.before and again.state == "failed"
     assert why_datum(lab, bad).state == "failed"
@@ -375,3 +379,169 @@ def test_a_pipeline_that_writes_another_branch(lab: Lab) -> None:
             assert lots(failed)["failed"][0] == 1
             assert lab.project.commit_diffs.diff([why.job]).new == why.output
             assert lab.project.datums.inspect("p", datum.datum).made is not None
+
+
+def test_a_change_of_the_output_branch(lab: Lab) -> None:
+    """What the pipeline made on the earlier branch is not made again, and that is told; the commit counts (I4)."""
+    lab.data("a", {"1": "1", "2": "2"})
+    lab.pipeline("p", {"a": "/*"}, "echo made; cp /pfs/a/* /pfs/out", output_branch="staging")
+    assert lab.ran() == ["p: 2 + 0 / 2 success"]
+    (first,) = lab.made("p@staging")
+    lab.pipeline("p", {"a": "/*"}, "echo made; cp /pfs/a/* /pfs/out", output_branch="dev")
+    assert lab.ran() == ["p: 0 + 2 / 2 success"]
+    (second,) = lab.made("p@dev")
+    assert "2 processed" in second.subject  # as on a machine that has p@dev alone
+    lab.data("a", {"1": "1", "2": "2", "3": "3"})
+    assert lab.ran() == ["p: 1 + 2 / 3 success"]
+    for forget in (False, True):
+        if forget:
+            lab.forget()
+        why = why_job(lab, second.origin.job)
+        assert str(why.before) == f"p@staging@{first.sha}" and why.change is not None
+        assert [(f.field, f.text) for f in why.change.fields] == [("output_branch", "staging → dev")]
+        assert lots(why) == {"skipped": (2, (f"nothing of theirs changed since p@staging@{first.sha[:12]}",))}
+        assert any("counts 2 as processed" in note for note in why.notes)
+        assert why_job(lab, first.origin.job).job == first.origin.job, "a job of the earlier branch is found as well"
+        datum = why_datum(lab, why.groups[0].datums[0][0])
+        assert (datum.state, str(datum.made)) == ("skipped", f"p@staging@{first.sha}")
+        assert datum.made_job == first.origin.job
+        details = lab.project.file_history.inspect(["p@dev", "1"]).making
+        assert details is not None and details.made is not None
+        assert (str(details.made.commit), details.made.job) == (f"p@staging@{first.sha}", first.origin.job)
+        assert bool(details.made.log) is not forget
+
+    lab.pipeline("p", {"a": "/*"}, "echo made; cp /pfs/a/* /pfs/out", output_branch="staging")  # and back
+    lab.run()
+    third = lab.made("p@staging")[-1]
+    why = why_job(lab, "p")
+    assert {(g.state, g.count, g.why[0]) for g in why.groups} == {
+        ("skipped", 2, f"nothing of theirs changed since p@staging@{first.sha[:12]}"),
+        ("skipped", 1, f"made before: p@dev@{lab.head('p@dev')[:12]} has them"),
+    }
+    made = lab.project.file_history.inspect([f"p@{first.sha}", "1"]).making
+    assert made is not None and made.made is not None and made.made.job == first.origin.job
+    made = lab.project.file_history.inspect(["p@staging", "3"]).making
+    assert made is not None and made.made is not None and str(made.made.commit) == f"p@dev@{lab.head('p@dev')}"
+    assert third.sha != first.sha
+
+
+def test_a_first_job_on_another_branch_that_fails(lab: Lab) -> None:
+    lab.data("a", {"1": "1", "2": "2"})
+    lab.pipeline("p", {"a": "/*"}, "! grep -q bad /pfs/a/* && cp /pfs/a/* /pfs/out", output_branch="staging")
+    lab.run()
+    lab.project.pipelines.stop("p")
+    lab.pipeline("p", {"a": "/*"}, "! grep -q bad /pfs/a/* && cp /pfs/a/* /pfs/out", output_branch="dev")
+    lab.data("a", {"1": "1", "2": "bad"})
+    lab.project.pipelines.start("p")
+    lab.run()
+    failed = why_job(lab, "p")
+    assert failed.state == "failed" and str(failed.before).startswith("p@staging@")
+    assert lots(failed)["skipped"] == (1, (f"nothing of theirs changed since {str(failed.before)[:22]}",))
+
+
+CLASH = "case $(ls /pfs/a) in 3) echo 3 > /pfs/out/3;; *) cp /pfs/a/* /pfs/out/same;; esac; echo ran"
+
+
+def test_who_made_what_a_failed_job_had_finished(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The job that ran it is named, with its log, everywhere; the commit counts by what commits hold (I4)."""
+    monkeypatch.chdir(lab.root)
+    lab.data("a", {"1": "1", "2": "2", "3": "3"})
+    lab.pipeline("p", {"a": "/*"}, CLASH)
+    lab.run()
+    failed = why_job(lab, "p")
+    assert failed.state == "failed" and lots(failed)["ran"][0] == 3
+    lab.data("a", {"1": "1", "3": "3"})
+    assert lab.ran() == ["p: 0 + 2 / 2 success"]
+    assert lab.made("p")[0].subject.startswith("p: 2 processed")
+    by = f"finished by job {failed.job[:12]}, which failed"
+    why = why_job(lab, "p")
+    assert lots(why) == {"skipped": (2, (by,))} and any("counts 2 as processed" in note for note in why.notes)
+    one = next(datum for datum, of in why.groups[0].datums if of == "a:/1")
+    datum = why_datum(lab, one)
+    assert (datum.state, datum.reason) == ("skipped", by)
+    project = lab.project
+    (entry,) = project.file_history.lineage(["p", "same"])
+    inspected = project.file_history.inspect(["p", "same"]).making
+    assert inspected is not None
+    for made in (entry.making, inspected.made, project.datums.inspect("p", one).made):
+        assert made is not None and (made.attempt, made.job) == (failed.job, why.job)
+        assert made.log == f"gitpipe logs --job {failed.job[:12]} --datum {one[:12]}"
+        assert cli.run(made.log.split()[1:]) == 0
+    lab.forget()  # what no commit tells is not known then
+    assert lots(why_job(lab, "p")) == {"ran": (2, ("the first run",))}
+
+
+def test_a_failed_job_does_not_count_what_later_ones_made(
+    lab: Lab, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And of two attempts with one id, what is told is that of the newer, and says so."""
+    monkeypatch.chdir(lab.root)
+    flag = lab.root / "flag"
+    lab.git("config", "gitpipe.sandbox", "none")
+    lab.data("a", {"1": "1", "2": "2"})
+    lab.pipeline("p", {"a": "/*"}, f"case $(ls /pfs/a) in 2) test -e {flag};; esac && cp /pfs/a/* /pfs/out")
+    lab.run()
+    first = why_job(lab, "p")
+    assert (lots(first)["failed"][0], lots(first)["ran"][0]) == (1, 1) and not any("attempt" in n for n in first.notes)
+    lab.data("a", {"1": "1", "2": "2", "3": "3"})
+    lab.run()
+    second = why_job(lab, "p")
+    assert lots(second)["skipped"] == (1, (f"finished by job {first.job[:12]}, which failed",))
+    flag.write_text("")
+    lab.project.pipelines.run("p")
+    assert lab.ran() == ["p: 1 + 2 / 3 success"]
+    again = why_job(lab, "p")
+    assert again.job == second.job and any("1 earlier attempt of this job ended as failed" in n for n in again.notes)
+    assert {g.why[0] for g in again.groups if g.state == "skipped"} == {
+        f"finished by job {first.job[:12]}, which failed",
+        "finished by an earlier attempt of this job, which failed",
+    }
+    assert cli.run(["list-datum", again.job]) == 0
+    assert "1 earlier attempt of this job ended as failed" in capsys.readouterr().err
+    assert {of: g.state for g in why_job(lab, first.job).groups for _, of in g.datums} == {
+        "a:/1": "ran",
+        "a:/2": "failed",
+    }
+
+
+def test_a_killed_job_does_not_count_what_later_ones_made(lab: Lab) -> None:
+    """Its datums that had not run are told as such, also after another job has made them."""
+    lab.data("a", {"1": "1", "2": "2"})
+    lab.pipeline("p", {"a": "/*"})
+    lab.run()
+    lab.data("a", {"1": "1", "2": "other", "3": "3"})
+    project = lab.project
+    project.reconciler.plan()
+    (row,) = project.journal.unfinished()
+    # Stopped before a datum of it ran: what a kill leaves where the runner was at its first datum.
+    project.journal.update_job(row.seq, inputs=[f"a@{lab.head('a')}"], id="0" * 32, started=1.0, total=3)
+    project.jobs.stop("p")
+    lab.project.pipelines.run("p")
+    lab.run()
+    killed = why_job(lab, "0" * 32)
+    assert killed.state == "killed"
+    assert {of: g.state for g in killed.groups for _, of in g.datums} == {
+        "a:/1": "skipped",
+        "a:/2": "not run",
+        "a:/3": "not run",
+    }
+    assert {d.files: d.state for d in lab.project.datums.list("0" * 32)} == {
+        "a:/1": "skipped",
+        "a:/2": "not run",
+        "a:/3": "not run",
+    }
+
+
+def test_back_to_older_code_after_reprocess(chain: Lab) -> None:
+    """The older result is there, and is not taken: that is for the --reprocess in between, and is said."""
+    first = chain.made("m")[0].sha
+    train(chain, cmd=["sh", "train.sh", "-e", "2"])
+    chain.run()
+    chain.project.pipelines.update([str(chain.root / "specs" / "m.json")], reprocess=True)
+    chain.run()
+    assert not any("--reprocess" in note for note in why_job(chain, "m").notes)
+    train(chain)
+    assert chain.ran()[0] == "m: 1 + 0 / 1 success"
+    why = why_job(chain, "m")
+    assert lots(why) == {"ran": (1, ("cmd: -e 2 → -e 1",))}
+    assert any(n.startswith(f"m@{first[:12]} was made by the same") and "--reprocess" in n for n in why.notes)

@@ -142,3 +142,51 @@ def test_inspect_file_without_the_index(chain: Lab) -> None:
         Path(project.blobs.path_of(md5)).unlink()
     found = project.file_history.inspect(["p", "x"])
     assert found.size == 2 and found.making is None
+
+
+def tree(entry: FileLineage) -> list[str]:
+    """Every file below, as ``branch:path``."""
+    return [f"{entry.commit.branch}:{entry.path}", *(line for child in entry.children for line in tree(child))]
+
+
+def test_downward_where_a_commit_is_the_head_of_two_branches(lab: Lab) -> None:
+    """The pipeline's own branch is staging; `b` reads master, which was set to the same commit."""
+    lab.data("A", {"f1": "1", "f2": "2"})
+    lab.pipeline("a", {"A": "/*"}, output_branch="staging")
+    lab.pipeline("b", {"a": "/*"})
+    lab.run()
+    lab.project.branches.create(["a", "master"], "staging")
+    assert lab.ran() == ["b: 2 + 0 / 2 success"]
+    (found,) = lineage(lab, "A", "f1", descendants=True)
+    assert tree(found) == ["A:f1", "a@staging:f1", "b:f1"]
+    for words in (["a@staging", "f1"], ["a", "f1"]):
+        (found,) = lineage(lab, *words, descendants=True)
+        assert tree(found)[1:] == ["b:f1"]
+    lab.pipeline(
+        "both",
+        {},
+        "cat /pfs/*/f1 > /pfs/out/f1",
+        input={
+            "cross": [
+                {"pfs": {"repo": "a", "glob": "/f1"}},
+                {"pfs": {"repo": "a", "branch": "staging", "name": "s", "glob": "/f1"}},
+            ]
+        },
+    )
+    assert lab.ran() == ["both: 1 + 0 / 1 success"]
+    (found,) = lineage(lab, "a", "f1", descendants=True)
+    assert tree(found)[1:] == ["b:f1", "both:f1"], "read as two branches, but it is one result"
+
+
+def test_downward_to_earlier_output_branches(lab: Lab) -> None:
+    lab.data("A", {"f1": "1"})
+    lab.pipeline("a", {"A": "/*"}, output_branch="staging")
+    lab.run()
+    first = lab.head("A")
+    lab.data("A", {"f1": "2"})
+    lab.pipeline("a", {"A": "/*"}, output_branch="dev")
+    lab.run()
+    (found,) = lineage(lab, f"A@{first}", "f1", descendants=True)
+    assert tree(found)[1:] == ["a@staging:f1"]
+    (whole,) = lab.project.history.lineage([f"A@{first}"], descendants=True)
+    assert [child.commit.branch for child in whole.children] == ["staging"]

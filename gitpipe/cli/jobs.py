@@ -122,7 +122,11 @@ def list_datum(
     if file is None:
         if not job:
             raise UsageError("list-datum: name a job or a pipeline, or a spec with -f FILE")
-        show.many(project().datums.list(job), show.DATUM, as_json=raw)
+        here = project()
+        show.many(here.datums.list(job), show.DATUM, as_json=raw)
+        if earlier := here.jobs.earlier_attempts(here.jobs.find(job)):
+            sys.stdout.flush()
+            print(f"gitpipe: {earlier}", file=sys.stderr)
         return
     limit = number if number is not None else None if raw else FIRST
     found = project().preview.datums(file, job, limit, stdin=standard_input())

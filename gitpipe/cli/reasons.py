@@ -18,6 +18,7 @@ from gitpipe.views import (
     JobWhy,
     Move,
     VersionChange,
+    few,
 )
 
 T = TypeVar("T")
@@ -71,7 +72,7 @@ def datums(groups: Sequence[DatumGroup]) -> Iterator[str]:
     for group in ordered[:MOST_GROUPS]:
         yield f"  {group.count} {group.state}: {oneline(', '.join(group.why), MAX_TEXT)}"
         if group.state != "skipped":
-            yield from indented(first((f"{short(i)} {oneline(of)}" for i, of in group.datums), MOST_DATUMS), 4)
+            yield from indented(first((f"{short(i)} {oneline(few(of))}" for i, of in group.datums), MOST_DATUMS), 4)
     if len(ordered) > MOST_GROUPS:
         rest = ordered[MOST_GROUPS:]
         yield f"  and {sum(g.count for g in rest)} more for {len(rest)} other reasons"
@@ -81,7 +82,7 @@ def datum(why: DatumWhy) -> Iterator[str]:
     """Why a datum ran, was skipped or vanished."""
     yield from pairs(
         ("Datum", why.datum),
-        ("Of", why.files),
+        ("Of", few(why.files)),
         ("Pipeline", why.pipeline),
         ("Job", why.job),
         ("State", why.state),
@@ -89,7 +90,7 @@ def datum(why: DatumWhy) -> Iterator[str]:
         ("Output", ref(why.output) if why.output else ""),
     )
     before = ref(why.before) if why.before else ""
-    if why.state == "skipped" and why.made:
+    if why.state == "skipped" and why.made and why.made != why.output:
         when = f", {ago(why.made_at)}" if why.made_at else ""
         yield f"Made before: {ref(why.made)} (job {short(why.made_job)}{when}) has its files"
     if why.state == "vanished":

@@ -33,6 +33,7 @@ from gitpipe.views import (
     Progress,
     RepoInfo,
     StatusInfo,
+    few,
 )
 
 T = TypeVar("T")
@@ -192,7 +193,7 @@ JOB: Columns = (
 )
 DATUM: Columns = (
     ("ID", lambda d: d.id),
-    ("FILES", lambda d: d.files),
+    ("FILES", lambda d: few(d.files)),
     ("STATUS", lambda d: d.state),
     ("TIME", lambda d: "-" if d.seconds is None else duration(d.seconds)),
 )
@@ -357,7 +358,10 @@ def file_details(info: FileDetails) -> Iterator[str]:
 
 def making_lines(made: Making | None) -> Iterator[str]:
     """Where a datum's files were made, and how to read what was said then."""
-    return pairs(("Made by", f"job {made.job}, in {made.commit}"), ("Log", made.log)) if made else iter(())
+    if made is None:
+        return iter(())
+    by = f"job {made.attempt}, which published nothing; job {made.job}" if made.attempt else f"job {made.job}"
+    return pairs(("Made by", f"{by}, in {made.commit}"), ("Log", made.log))
 
 
 def file_table(heading: str, files: Sequence[DatumFile], pipeline: str) -> Iterator[str]:

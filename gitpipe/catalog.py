@@ -179,7 +179,9 @@ class Catalog:
             notes += absent_scripts(fresh, {path for path, _ in self.repo.walk(code.sha)} if code else ())
             found.append(Pipeline(spec.name, version, fresh, code.sha if code else None))
         created = frozenset(p.name for p in found if p.name not in before)
-        self.store.check(after, sorted(created), self.repo.refs("refs/heads"))
+        heads = self.repo.refs("refs/heads")
+        self.store.check(after, sorted(created), heads)
+        self.clock.check_repos({p.name: p.spec for p in found}, heads)
         changed = created | {p.name for p in found if p.name in before and before[p.name].version != p.version}
         return Plan(tuple(found), sources, notes, created, changed, head)
 

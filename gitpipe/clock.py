@@ -26,6 +26,7 @@ from gitpipe.spec import TRIGGERED, Spec
 
 TICK = "Tick"  # trailer of a tick's commit: its time
 MADE_FOR = "Cron"  # trailer of the empty first commit of a repo that was made with the pipeline that it names
+EMPTY = "d41d8cd98f00b204e9800998ecf8427e"  # the md5 of no bytes
 TRIES = 20
 MOST_COMMITS = 100_000  # a backlog is not counted beyond this
 
@@ -166,7 +167,9 @@ class Clock:
                 raise Refused(
                     f"branch {cron.repo} is not a data repo, so it gets no ticks: give {cron.name} another one"
                 )
-            listing = read_listing(self.repo, self.blobs, old) if old and not cron.overwrite else {}
+            listing = read_listing(self.repo, self.blobs, old) if old else {}
+            if cron.overwrite:
+                listing = {path: md5 for path, md5 in listing.items() if not _is_tick(path, md5)}
             listing[name] = self.blobs.put_bytes(b"")
             config = self.pipelines.branch_config()
             tree = write_tree(self.repo, self.blobs, dict(sorted(listing.items())), base=old, config=config)
@@ -273,6 +276,23 @@ class Clock:
 
     # -- the branches that come and go with a pipeline -----------------------------------------------------------------
 
+    def check_repos(self, specs: Mapping[str, Spec], heads: Mapping[str, str]) -> None:
+        """Make sure that cron inputs write to no repo that holds something else.
+
+        Raises:
+            Refused: a repo that was not made for a cron input holds files that are no ticks.
+        """
+        for name, spec in specs.items():
+            for cron in (leaf for leaf in spec.input.leaves() if isinstance(leaf, Cron)):
+                head = heads.get(HEADS + cron.repo)
+                if head is None or self._makers(head) is not None:
+                    continue
+                if not all(_is_tick(*file) for file in read_listing(self.repo, self.blobs, head).items()):
+                    raise Refused(
+                        f"pipeline {name}: repo {cron.repo} holds files that are no ticks: "
+                        f'give the cron input {cron.name} another "repo"'
+                    )
+
     def fresh_branches(self, specs: Mapping[str, Spec], heads: Mapping[str, str]) -> list[RefUpdate]:
         """The branches that pipelines need and that are not there: empty, to be made together with them."""
         found: dict[str, RefUpdate] = {}
@@ -305,15 +325,23 @@ class Clock:
             if sha is None or branch in others:
                 continue
             own = leaf.trigger is not None and leaf.branch.startswith(f"{name}{TRIGGERED}")
-            if own or (isinstance(leaf, Cron) and self._made_for(sha, name)):
+            if own or (isinstance(leaf, Cron) and self._makers(sha) in ([name], [])):
                 found.add(branch)
         return sorted(found)
 
-    def _made_for(self, sha: str, name: str) -> bool:
-        """Whether a repo was made with the pipeline `name` or by its first tick, and not before by a person."""
+    def _makers(self, sha: str) -> list[str] | None:
+        """The pipeline that the repo of a commit was made with, [] where a tick made it; None where a person did."""
         root = self.repo.git("rev-list", "--first-parent", "--max-parents=0", sha, "--").split()
         message = self.repo.commit(root[-1]).message if root else ""
-        return trailers(message).get(MADE_FOR) == [name] or _tick_of(message) is not None
+        return trailers(message).get(MADE_FOR, None if _tick_of(message) is None else [])
+
+
+def _is_tick(path: str, md5: str) -> bool:
+    """Whether a file is one that a tick made: empty, and named by its time."""
+    try:
+        return md5 == EMPTY and path == rfc3339(moment(path))
+    except ValueError:
+        return False
 
 
 def _tick_of(message: str) -> int | None:

@@ -25,6 +25,7 @@ from gitpipe.schedule import Schedule, moment, rfc3339
 from gitpipe.spec import TRIGGERED, Spec
 
 TICK = "Tick"  # trailer of a tick's commit: its time
+MAKES = "create-repo "  # and which: subject of the commit with the next trailer
 MADE_FOR = "Cron"  # trailer of the empty first commit of a repo that was made with the pipeline that it names
 EMPTY = "d41d8cd98f00b204e9800998ecf8427e"  # the md5 of no bytes
 TRIES = 20
@@ -301,16 +302,20 @@ class Clock:
                 branch = git_branch(leaf.repo, leaf.branch)
                 if HEADS + branch in heads or not (isinstance(leaf, Cron) or leaf.trigger is not None):
                     continue
-                text = f"create-repo {branch}" if isinstance(leaf, Cron) else f"create-branch {branch}"
+                cron = isinstance(leaf, Cron)
+                text = f"{MAKES}{branch}\n\n{MADE_FOR}: {name}" if cron else f"create-branch {branch}"
                 tree = write_tree(self.repo, self.blobs, {}, config=self.pipelines.branch_config())
-                commit = self.repo.write_commit(tree, [], f"{text}\n\n{MADE_FOR}: {name}", self.repo.user())
+                commit = self.repo.write_commit(tree, [], text, self.repo.user())
                 found[branch] = RefUpdate(HEADS + branch, commit, None)
         if found:
             self.blobs.sync()
         return list(found.values())
 
     def own_branches(self, name: str, spec: Spec) -> list[str]:
-        """The branches that were made with a pipeline and nobody else reads: those that go with it, sorted."""
+        """The branches that were made with a pipeline and nobody else reads: those that go with it, sorted.
+
+        Among them are the repos of cron inputs that an update has dropped.
+        """
         head = self.pipelines.head()
         others = {
             git_branch(leaf.repo, leaf.branch)
@@ -327,7 +332,14 @@ class Clock:
             own = leaf.trigger is not None and leaf.branch.startswith(f"{name}{TRIGGERED}")
             if own or (isinstance(leaf, Cron) and self._makers(sha) in ([name], [])):
                 found.add(branch)
-        return sorted(found)
+        return sorted(found | self._made_with(name) - others)
+
+    def _made_with(self, name: str) -> set[str]:
+        """The repos whose first commit says that it made them for pipeline `name`; not what was branched off them."""
+        refs = self.repo.refs("refs/heads")
+        roots = self.repo.log(list(refs.values()), "--max-parents=0", "-F", f"--grep={MADE_FOR}: {name}")
+        made = {c.subject.removeprefix(MAKES) for c in roots if trailers(c.message).get(MADE_FOR) == [name]}
+        return {b for b in made if HEADS + b in refs and self._makers(refs[HEADS + b]) == [name]}
 
     def _makers(self, sha: str) -> list[str] | None:
         """The pipeline that the repo of a commit was made with, [] where a tick made it; None where a person did."""

@@ -10,12 +10,18 @@ from collections.abc import Mapping
 
 from gitpipe.commit import git_branch
 from gitpipe.errors import BadSpec
+from gitpipe.inputs import Cron
 from gitpipe.spec import Spec
 
 
 def reads(spec: Spec) -> set[str]:
     """The git branches that a pipeline reads (``training``, ``training@staging``)."""
     return {git_branch(leaf.repo, leaf.branch) for leaf in spec.input.leaves()}
+
+
+def cron_repos(spec: Spec) -> set[str]:
+    """The repos that the clock writes to for a pipeline."""
+    return {leaf.repo for leaf in spec.input.leaves() if isinstance(leaf, Cron)}
 
 
 def sources(specs: Mapping[str, Spec]) -> set[str]:

@@ -241,12 +241,37 @@ def test_the_repo_comes_and_goes_with_its_pipeline(lab: Lab, tmp_path: Path) -> 
         lab.project.pipelines.delete("p")
     lab.git("worktree", "remove", "--force", str(tmp_path / "tree"))
     lab.pipeline("reader", {"clock": "/*"})
-    for name in ("p", "q", "r"):
-        lab.project.pipelines.delete(name)
+    said = [lab.project.pipelines.delete(name) for name in ("p", "q", "r")]
+    assert said == [["p: deleted, and with it p_tick"], ["q: deleted"], ["r: deleted"]]
     assert not lab.head("p_tick")
     assert lab.head("clock"), "somebody else reads it"
     assert lab.head("mine"), "it was there before"
     assert advance(lab, 1000) is None
+
+
+def test_a_cron_input_that_an_update_drops(lab: Lab) -> None:
+    """Its repo stays as long as the pipeline, and longer where another one reads it."""
+    create(lab)
+    advance(lab, 10)
+    for name in ("tock", "tack"):
+        cron = {"name": name, "spec": "@every 10s", "start": START}
+        path = lab.write_spec("p", {"none": "/"}, LIST, input={"cron": cron})
+        plan = lab.project.pipelines.plan_update([str(path)])
+        said = lab.project.pipelines.update([str(path)])
+        old = "p_tick" if name == "tock" else "p_tock"
+        assert said == [f"p: {old} gets no more ticks of it and stays: `gitpipe delete-repo {old}`", "p: updated"]
+        assert plan.notes == said[:1]
+        advance(lab, 20)
+    assert [len(ticks(lab, f"p_{name}")) for name in ("tick", "tock", "tack")] == [1, 1, 1]
+    lab.git("branch", "copy", "p_tick")
+    lab.pipeline("reader", {"p_tock": "/*"})
+    assert lab.project.pipelines.delete("p", keep_repo=True) == [
+        "p: deleted, and with it p_tack, p_tick (its repo is kept)"
+    ]
+    assert lab.head("p_tock") and lab.head("copy") and not lab.head("p_tick") and not lab.head("p_tack")
+    create(lab, script="ls /pfs/tick > /pfs/out/seen")
+    advance(lab, 30)
+    assert list(lab.files("p_tick")) == [rfc3339(EPOCH + 30)], "no old ticks"
 
 
 def test_what_cannot_be_is_refused_and_nothing_is_made(lab: Lab) -> None:

@@ -129,8 +129,11 @@ class Places:
         for ref in self.repo.refs("refs/heads"):
             if repo_of(ref.removeprefix(HEADS))[0] == name and self.repo.reflog_says(ref, sha) is not None:
                 return ref.removeprefix(HEADS)
-        grep = f"--grep=Provenance: {name}@{sha}"
-        return name if self.repo.git("log", "-n", "1", "--branches", "-F", grep, "--format=%H").strip() else None
+        # Of whichever branch of the repo: that may be gone since, and its reflog with it.
+        wanted = f"^Provenance: ({name}(@[^@]+)?)@{sha}$"
+        made = self.repo.git("log", "-n", "1", "--branches", "-E", f"--grep={wanted}", "--format=%B")
+        named = re.search(wanted, made, re.MULTILINE)
+        return named[1] if named else None
 
     def _written_to(self, name: str, sha: str) -> str:
         """The branch that an output commit of pipeline `name` was made for, as its own record says."""

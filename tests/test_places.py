@@ -82,6 +82,12 @@ def test_refusals(places: Places, sh: Shell) -> None:
         assert "\n" not in str(caught.value), words
     with pytest.raises(NotFound):
         places.locate(["training", "d/f"], path=False)
+    for words in (["training", "dev", "f"], ["training@dev:f"], ["training@dev"]):
+        with pytest.raises(NotFound, match=r"`gitpipe create-branch training dev`$"):
+            places.locate(words)
+    for word in ("beef", "-x", "a..b"):
+        with pytest.raises(NotFound, match=r"`gitpipe list-commit training`$"):
+            places.locate(["training", word, "f"])
 
 
 def test_a_commit_amended_away_is_still_of_its_repo(places: Places, sh: Shell) -> None:

@@ -182,7 +182,7 @@ class Catalog:
                 notes.append(f"{spec.name}: {repo} gets no more ticks of it and stays: `gitpipe delete-repo {repo}`")
         created = frozenset(p.name for p in found if p.name not in before)
         heads = self.repo.refs("refs/heads")
-        self.store.check(after, sorted(created), heads)
+        self.store.check(after, sorted(created), heads, {spec.name: origin.path for spec, origin in given})
         self.clock.check_repos({p.name: p.spec for p in found}, heads)
         changed = created | {p.name for p in found if p.name in before and before[p.name].version != p.version}
         return Plan(tuple(found), sources, notes, created, changed, head)

@@ -6,12 +6,22 @@ A pipeline reads git branches and owns one: that of its own name, or ``<name>@<o
 from __future__ import annotations
 
 import heapq
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from gitpipe.commit import git_branch
 from gitpipe.errors import BadSpec
 from gitpipe.inputs import Cron
 from gitpipe.spec import Spec
+
+
+class Circle(BadSpec):
+    """Pipelines that wait for each other: ``names``, from the first round to the first."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names = names
+        super().__init__(
+            f"pipelines read each other in a circle: {' → '.join(names)}; one of them must read something else"
+        )
 
 
 def reads(spec: Spec) -> set[str]:
@@ -41,7 +51,7 @@ def order(specs: Mapping[str, Spec], moved: Mapping[str, str] | None = None) -> 
         moved: git branch -> the one that it follows by a trigger, which closes a circle as well as reading does.
 
     Raises:
-        BadSpec: naming a cycle: ``a → b → a`` (a's output goes to b, b's to a).
+        Circle: naming it: ``a → b → a`` (a's output goes to b, b's to a).
     """
     waits_for = _above(specs, moved)
     readers = _inverted(waits_for)
@@ -57,9 +67,7 @@ def order(specs: Mapping[str, Spec], moved: Mapping[str, str] | None = None) -> 
                 heapq.heappush(ready, reader)
     if len(out) < len(specs):
         cycle = _cycle({name: needs - set(out) for name, needs in waits_for.items() if name not in out})
-        raise BadSpec(
-            f"pipelines read each other in a circle: {' → '.join(cycle)}; one of them must read something else"
-        )
+        raise Circle(cycle)
     return out
 
 

@@ -13,14 +13,14 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Collection, Container, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from gitpipe.commit import DEFAULT_BRANCH, SPEC_BRANCH, check_name, git_branch, repo_of
 from gitpipe.datatree import data_key
 from gitpipe.errors import BadSpec, GitpipeError, NotFound, Refused
-from gitpipe.graph import order, owners, reads, sources
+from gitpipe.graph import Circle, order, owners, reads, sources
 from gitpipe.inputs import Cron, Trigger
 from gitpipe.provenance import read_origin
 from gitpipe.repo import BLOB, EXE, HEADS, LINK, SUBMODULE, TREE, Entry, RefUpdate, Repo, Signature
@@ -327,13 +327,16 @@ class PipelineStore:
             raise Refused(f"{SPEC_BRANCH} was changed by somebody else just now: run the command again")
         return commit
 
-    def check(self, specs: Mapping[str, Spec], fresh: Sequence[str], branches: Mapping[str, str]) -> None:
+    def check(
+        self, specs: Mapping[str, Spec], fresh: Sequence[str], branches: Mapping[str, str], files: Mapping[str, str]
+    ) -> None:
         """Check that pipelines fit together and into the repository.
 
         Args:
             specs: all pipelines as they would be.
             fresh: the names among them that are created now.
             branches: full ref -> sha of all branches.
+            files: pipeline -> its spec file, of those that are given now; messages begin with it.
 
         Raises:
             BadSpec: a cycle, or an input repo that does not exist.
@@ -351,7 +354,10 @@ class PipelineStore:
                     moved[branch] = leaf.trigger
                     if any(repo_of(b.removeprefix(HEADS))[0] == leaf.repo for b in branches):
                         made.add(branch)
-        order(specs, follows(moved))
+        try:
+            order(specs, follows(moved))
+        except Circle as error:
+            raise BadSpec(f"{_named_in(files, error.names)}{error}") from None
         owned = self.owners(self.head())
         for branch, name in owners(specs).items():
             head = branches.get(HEADS + branch)
@@ -373,10 +379,11 @@ class PipelineStore:
             # Another branch of an output (`model@prod`) can only come once there is output.
             if HEADS + branch in branches or repo in specs or branch in made:
                 continue
-            readers = ", ".join(sorted(n for n, s in specs.items() if branch in reads(s)))
+            names = sorted(n for n, s in specs.items() if branch in reads(s))
+            readers = f"{_named_in(files, names)}pipeline {', '.join(names)}"
             if HEADS + repo in branches:
-                raise BadSpec(f"pipeline {readers}: {repo} has no branch {rest}: `gitpipe create-branch {repo} {rest}`")
-            raise BadSpec(f"pipeline {readers}: input repo {repo} does not exist: `gitpipe create-repo {repo}`")
+                raise BadSpec(f"{readers}: {repo} has no branch {rest}: `gitpipe create-branch {repo} {rest}`")
+            raise BadSpec(f"{readers}: input repo {repo} does not exist: `gitpipe create-repo {repo}`")
 
     def _check_cron(self, name: str, cron: Cron, specs: Mapping[str, Spec], head: str | None) -> None:
         """Raises Refused where a cron input would write to what is no data repo of its own."""
@@ -492,6 +499,12 @@ class PipelineStore:
             if spec.name == now.name:
                 return spec, CommitOrigin(self.repo, sha, path, built)
         raise NotFound(f"{path} in {sha[:12]} has no pipeline {now.name}")
+
+
+def _named_in(files: Mapping[str, str], names: Iterable[str]) -> str:
+    """What a message about pipelines begins with: the files that they stand in, as far as those are known."""
+    found = dict.fromkeys(files[name] for name in names if name in files)
+    return f"{', '.join(found)}: " if found else ""
 
 
 def follows(triggers: Mapping[str, Trigger]) -> dict[str, str]:

@@ -337,10 +337,12 @@ class Catalog:
 
     def dag(self, repos: Iterable[str], only: Sequence[str] = ()) -> DagInfo:
         """What reads what; see `make_dag`."""
-        found = self.store.all(self.store.head())
+        head = self.store.head()
+        found = self.store.all(head)
+        triggers = {branch: trigger for branch, (trigger, _) in self.store.triggers(head).items()}
         trusted, stopped = self.store.trusted_and_stopped()
         states = {name: self._state(p, trusted, stopped) for name, p in found.items()}
-        return make_dag({name: p.spec for name, p in found.items()}, states, repos, only)
+        return make_dag({name: p.spec for name, p in found.items()}, states, repos, only, triggers)
 
     def trust(self, yes: bool, ask: Callable[[str], bool]) -> builtins.list[str]:
         """Let pipelines run here whose version came from elsewhere (I12), after showing what they run.

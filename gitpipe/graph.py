@@ -54,7 +54,7 @@ def order(specs: Mapping[str, Spec], moved: Mapping[str, str] | None = None) -> 
         Circle: naming it: ``a → b → a`` (a's output goes to b, b's to a).
     """
     waits_for = _above(specs, moved)
-    readers = _inverted(waits_for)
+    readers = inverted(waits_for)
     missing = {name: len(needs) for name, needs in waits_for.items()}
     ready = sorted(name for name, count in missing.items() if not count)
     out: list[str] = []
@@ -84,7 +84,7 @@ def _followed(branches: set[str], moved: Mapping[str, str]) -> set[str]:
 
 def upstream(specs: Mapping[str, Spec], name: str) -> set[str]:
     """All pipelines that pipeline `name` is made from, directly or not; none where it is no pipeline."""
-    return _reachable(_above(specs), name)
+    return reachable(_above(specs), name)
 
 
 def downstream(specs: Mapping[str, Spec], name: str) -> set[str]:
@@ -92,7 +92,7 @@ def downstream(specs: Mapping[str, Spec], name: str) -> set[str]:
     readers = _readers(specs)
     below = {each: readers.get(spec.output, set()) for each, spec in specs.items()}
     below.setdefault(name, readers.get(name, set()))
-    return _reachable(below, name)
+    return reachable(below, name)
 
 
 def _above(specs: Mapping[str, Spec], moved: Mapping[str, str] | None = None) -> dict[str, set[str]]:
@@ -106,10 +106,11 @@ def _above(specs: Mapping[str, Spec], moved: Mapping[str, str] | None = None) ->
 
 def _readers(specs: Mapping[str, Spec]) -> dict[str, set[str]]:
     """Git branch -> the pipelines that read it."""
-    return _inverted({name: reads(spec) for name, spec in specs.items()})
+    return inverted({name: reads(spec) for name, spec in specs.items()})
 
 
-def _inverted(edges: Mapping[str, set[str]]) -> dict[str, set[str]]:
+def inverted(edges: Mapping[str, set[str]]) -> dict[str, set[str]]:
+    """The edges the other way round."""
     out: dict[str, set[str]] = {}
     for name, others in edges.items():
         for other in others:
@@ -117,7 +118,8 @@ def _inverted(edges: Mapping[str, set[str]]) -> dict[str, set[str]]:
     return out
 
 
-def _reachable(edges: Mapping[str, set[str]], start: str) -> set[str]:
+def reachable(edges: Mapping[str, set[str]], start: str) -> set[str]:
+    """Where edges lead from `start`, itself only if it is on a circle."""
     seen: set[str] = set()
     todo = [start]
     while todo:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,18 +18,19 @@ from gitpipe import datumindex, workdata
 from gitpipe.blobs.config import DvcConfig, format_config, read_config, read_file
 from gitpipe.blobs.dvc import DvcStore
 from gitpipe.blobs.pointers import DVC_GITIGNORE, DVCIGNORE, GITIGNORE, read_pointer, write_pointer
-from gitpipe.commit import SPEC_BRANCH, Listing
+from gitpipe.commit import SPEC_BRANCH, Listing, check_name, repo_of
 from gitpipe.datatree import DATA, POINTER, data_key, read_listing
-from gitpipe.errors import BadData, GitpipeError, Refused, UsageError
+from gitpipe.errors import BadData, BadName, GitpipeError, Refused, UsageError
 from gitpipe.faults import point
 from gitpipe.graph import owners, reads
-from gitpipe.kept import kept_sets
+from gitpipe.kept import all_kept, kept_sets
 from gitpipe.pipelines import PipelineStore
 from gitpipe.repo import HEADS, RefUpdate, Repo, Worktree
 from gitpipe.scan import printable
 
 BLOB_MARK = "gitpipe-data"
 MOVING = "gitpipe-moving"  # in the git dir of a working tree: the commits between which its branch is moved
+FEW = 10  # so many names stand in one message
 LEFT_BEHIND = 3  # so many commits back the output of a pipeline is looked for in the index of a working tree
 
 
@@ -177,11 +179,13 @@ class Checkouts:
                 raise Refused(self._behind(tree, old, self._obstacle(tree, old, tree.head)))
             _write_note(tree, "")  # of a move that came to nothing
 
-    def _behind(self, tree: Worktree, old: str, obstacle: tuple[str, str]) -> str:
+    def _behind(self, tree: Worktree, old: str, obstacle: tuple[list[str], bool]) -> str:
         branch = (tree.ref or "").removeprefix(HEADS)
-        what, undo = obstacle
-        why = f", as {what} is changed in it" if what else ""
-        undo = f"`git checkout {old[:12]} -- {what}` undoes that, then " if undo else ""
+        paths, tracked = obstacle
+        more = f" and {len(paths) - 1} more are" if len(paths) > 1 else " is"
+        why = f", as {printable(paths[0])}{more} changed in it" if paths else ""
+        names = " ".join(map(shlex.quote, paths)) if len(paths) <= FEW else "PATH..."
+        undo = f"`git checkout {old[:12]} -- {names}` undoes that, then " if tracked else ""
         return f"{tree.top} is behind {branch}{why}: {undo}`git switch {branch}` there brings it along"
 
     def _catch_up(self, tree: Worktree, *, aside: bool = False, wait: bool = True) -> list[str]:
@@ -201,9 +205,9 @@ class Checkouts:
             old = self._left_at(tree)
             if old is None or tree.head is None:
                 return []  # whoever was moving it has come to the end
-            what, undo = self._obstacle(tree, old, tree.head)
-            if what and (undo or not aside):
-                raise Refused(self._behind(tree, old, (what, undo)))
+            paths, tracked = self._obstacle(tree, old, tree.head)
+            if paths and (tracked or not aside):
+                raise Refused(self._behind(tree, old, (paths, tracked)))
             lines = self._follow(tree, old, tree.head)
         if old == tree.head:
             return lines
@@ -245,23 +249,23 @@ class Checkouts:
             found.append(commit)
         return found
 
-    def _obstacle(self, tree: Worktree, old: str, new: str) -> tuple[str, str]:
-        """A file that is changed in a working tree and by the way from `old` to `new`, as ``git merge`` would find one.
+    def _obstacle(self, tree: Worktree, old: str, new: str) -> tuple[list[str], bool]:
+        """The files that are changed in a working tree and by the way from `old` to `new`, as ``git merge`` finds them.
 
         Returns:
-            Its path, "" where there is none, and the same again if git tracks it.
+            Their paths, sorted, and whether git tracks them (else they are those of ``data/``).
         """
         self.repo.git("update-index", "-q", "--refresh", cwd=tree.top, accept=(0, 1, 128))
         changed = self._names("diff-index", old, tree=tree) & self._names("diff-index", new, tree=tree)
         both = sorted(changed & self._names("diff-tree", "-r", old, new, tree=tree))
         if both:
-            return both[0], both[0]
+            return both, True
         branch = (tree.ref or "").removeprefix(HEADS)
         way: list[str] = []
         with contextlib.suppress(BadData):  # whoever brings data/ will say so
             listing = read_listing(self.repo, self.blobs, new)
             way = workdata.in_the_way(tree.top, tree.git_dir, self.blobs, branch, listing)
-        return (f"{DATA}/{printable(way[0])}" if way else ""), ""
+        return [f"{DATA}/{path}" for path in way], False
 
     def _names(self, *command: str, tree: Worktree) -> set[str]:
         verb, *rest = command
@@ -329,6 +333,7 @@ class Checkouts:
         pointer = data_key(self.repo, commit).pointer if commit else None
         if pointer is None and not (tree.top / DATA).exists() and stamp is None:
             return []  # a branch without data in a tree that never had any: nothing to make, nothing to note
+        self._take_renamed(tree)
         lines = self._leave(tree, commit, pointer, stamp, branch) if stamp else []
         outs = read_pointer(self.repo.blob(pointer), POINTER) if pointer else []
         # The pointer names the listing already; only older ways to track files need one to be made.
@@ -360,10 +365,12 @@ class Checkouts:
 
         Git takes a staged ``data.dvc`` to any branch whose own is the same, such as that of another empty repo.
         """
-        if stamp.branch != branch and self._renamed(stamp.branch, tree):
+        if stamp.branch != branch and (
+            stamp.branch in self._former_names(tree) or self._just_made(tree, stamp, commit)
+        ):
             stamp = replace(stamp, branch=branch)
             workdata.write_stamp(tree.git_dir, stamp)
-        if not self._committed(stamp, commit):
+        if not self._committed(tree, stamp, commit):
             base = self.blobs.put_listing(self._listing_or_none(stamp.commit))
             workdata.write_stamp(tree.git_dir, replace(stamp, oid=base))
         if stamp.branch == branch or commit is None:
@@ -377,12 +384,14 @@ class Checkouts:
             (tree.top / POINTER).unlink(missing_ok=True)
         return [f"{POINTER} as added on {stamp.branch} was not taken along: `gitpipe add data` again when back there"]
 
-    def _committed(self, stamp: workdata.Stamp, commit: str | None) -> bool:
+    def _committed(self, tree: Worktree, stamp: workdata.Stamp, commit: str | None) -> bool:
         """Whether the listing of `stamp` is that of some commit, or else was only added."""
         likely = [stamp.commit, commit or "", self.repo.ref(HEADS + stamp.branch) or ""]
         if any(self._oid(sha) == stamp.oid for sha in likely if sha):
             return True
-        return any(self._oid(sha) == stamp.oid for sha in self.repo.reflog(HEADS + stamp.branch, 50))
+        # HEAD's own log too: the branch may have another name since, or be gone.
+        logs = self.repo.reflog(HEADS + stamp.branch, 50) + self.repo.reflog("HEAD", 50, cwd=tree.top)
+        return any(self._oid(sha) == stamp.oid for sha in dict.fromkeys(logs))
 
     def _oid(self, commit: str) -> str | None:
         """The listing that ``data.dvc`` of a commit names; the empty one's where there is none."""
@@ -395,12 +404,59 @@ class Checkouts:
     def _listing_or_none(self, commit: str) -> Listing:
         return read_listing(self.repo, self.blobs, commit) if commit and self._exists(commit) else {}
 
-    def _renamed(self, old: str, tree: Worktree) -> bool:
-        """Whether the branch of a working tree was called `old` before (``git branch -m`` runs no hook)."""
-        if tree.ref is None or tree.head is None or self.repo.ref(HEADS + old):
+    def _former_names(self, tree: Worktree) -> set[str]:
+        """What the branch of a working tree was called before (``git branch -m`` runs no hook), and no other is now."""
+        if tree.ref is None:
+            return set()
+        names = {tree.ref}
+        for message in self.repo.reflog_messages(tree.ref):  # the newest first
+            before, _, after = message.removeprefix("Branch: renamed ").partition(" to ")
+            if message.startswith("Branch: renamed ") and after in names:
+                names.add(before)
+        return {name.removeprefix(HEADS) for name in names if not self.repo.ref(name)}
+
+    def _just_made(self, tree: Worktree, stamp: workdata.Stamp, commit: str | None) -> bool:
+        """Whether the branch of a working tree was made of what was checked out there, and is on it for the first time.
+
+        What is changed goes along then, as people who type ``git switch -c`` after they have changed something expect.
+        """
+        if tree.ref is None or commit is None:
             return False
-        said = self.repo.reflog_says(tree.ref, tree.head) or ""
-        return said == f"Branch: renamed {HEADS}{old} to {tree.ref}"
+        if self.repo.ref(HEADS + stamp.branch) != commit and stamp.branch != f"(detached {commit})":
+            return False
+        if self.repo.reflog_messages(tree.ref) != ["branch: Created from HEAD"]:
+            return False
+        arrival = f" to {tree.ref.removeprefix(HEADS)}"
+        came = [said for said in self.repo.reflog_messages("HEAD", cwd=tree.top) if said.endswith(arrival)]
+        return len(came) == 1
+
+    def _take_renamed(self, tree: Worktree) -> None:
+        """What is kept aside for a branch that was renamed is kept aside for it under its new name."""
+        sets = [kept for kept in kept_sets(tree.git_dir) if tree.ref and not self.repo.ref(HEADS + kept.branch)]
+        former = self._former_names(tree) if sets else set()
+        for kept in sets:
+            if kept.branch in former:
+                replace(kept, branch=(tree.ref or "").removeprefix(HEADS)).write()
+
+    def kept_aside(self) -> list[str]:
+        """The files that lie aside and did not come back yet, of all working trees, for ``status``; a line each set."""
+        on = {tree.git_dir.name if tree.git_dir != self.repo.common else "": tree.ref for tree in self.repo.worktrees()}
+        lines = []
+        for kept in all_kept(self.repo.common):
+            paths, ref = kept.lying(), HEADS + kept.branch
+            if not paths:
+                continue
+            more = f" (and {len(paths) - 1} more)" if len(paths) > 1 else ""
+            lines.append(
+                f"{DATA}/{printable(paths[0])}{more} of {kept.branch} is kept aside in "
+                f"{printable(str(kept.folder / 'files'))}: "
+                + (
+                    f"`git switch {kept.branch}` brings it back where it still fits"
+                    if self.repo.ref(ref) and on.get(kept.tree) != ref
+                    else "copy it back if you want it, and delete that folder"
+                )
+            )
+        return lines
 
     def _bring_index(self, tree: Worktree, commit: str | None) -> None:
         """An output branch's datum index is DVC-tracked too: with its files there, ``dvc status`` is content."""
@@ -452,6 +508,7 @@ class Checkouts:
         self._check_add(tree, branch, force)
         lines = self._catch_up(tree, aside=True)
         self._adopt(tree, branch)
+        self._take_renamed(tree)
         stamp = workdata.read_stamp(tree.git_dir)
         if tree.ref is None and stamp and stamp.commit != tree.head:
             lines += self._bring(tree, tree.head)  # where a rebase has come to; no hook tells of its steps
@@ -461,10 +518,11 @@ class Checkouts:
         outs = read_pointer(old, POINTER) if old else []
         if not force:
             self._check_ground(tree, branch, wanted, outs[0].md5 if outs and outs[0].isdir else "")
-        left = self._left_out(tree)
-        result = workdata.add(
-            tree.top, tree.git_dir, self.blobs, wanted, branch, base=outs[0].md5 if outs and outs[0].isdir else ""
-        )
+        base = outs[0].md5 if outs and outs[0].isdir else ""
+        if theirs := self._other_side(tree, branch, base):
+            told, base = self._take_over(tree, branch, *theirs, force=force)
+            lines += told
+        result = workdata.add(tree.top, tree.git_dir, self.blobs, wanted, branch, base=base)
         pointer = write_pointer(DATA, result.oid, result.size, result.nfiles, old)
         files = {POINTER: pointer}
         for name, text in ((".gitignore", GITIGNORE), (".dvcignore", DVCIGNORE), (".dvc/.gitignore", DVC_GITIGNORE)):
@@ -483,20 +541,15 @@ class Checkouts:
         counts = f"{len(result.added)} added, {len(result.changed)} changed, {len(result.deleted)} deleted"
         lines += [f"{POINTER}: {result.nfiles} file{'' if result.nfiles == 1 else 's'} ({counts}); next: git commit"]
         lines += [f"{DATA}/{path} is a link to a folder and is not tracked" for path in result.skipped]
-        gone = sorted(path for path, md5 in left.items() if result.listing.get(path) != md5)
-        if gone:
-            more = f" and {len(gone) - 1} more" if len(gone) > 1 else ""
-            lines.append(f"not taken from the other side of the merge: {DATA}/{printable(gone[0])}{more}")
         return lines + self._kept_aside(tree, branch)
 
     def _kept_aside(self, tree: Worktree, branch: str) -> list[str]:
         """A line if files of this branch lie aside, as it had changed them too: nobody else will think of them."""
-        sets = kept_sets(tree.git_dir, branch)
-        paths = [(kept, path) for kept in sets for path in kept.files if os.path.lexists(kept.where(path))]
-        if not paths:
+        found = [(kept, path) for kept in kept_sets(tree.git_dir, branch) for path in kept.lying()]
+        if not found:
             return []
-        kept, path = paths[0]
-        more = f" (and {len(paths) - 1} more)" if len(paths) > 1 else ""
+        kept, path = found[0]
+        more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
         where = f"{DATA}/{printable(path)} of {branch} is kept aside as {printable(str(kept.where(path)))}{more}"
         return [f"{where}: copy it back if you want it, and delete {printable(str(kept.folder))}"]
 
@@ -532,31 +585,104 @@ class Checkouts:
             return False
         if self.repo.git("status", "--porcelain", "--", POINTER, cwd=tree.top):
             return False
-        return self._committed(stamp, tree.head)
+        return self._committed(tree, stamp, tree.head)
 
     def _any_here(self, tree: Worktree, base: str) -> bool:
         """Whether ``data/`` has a file of any name that the listing `base` has, or that has none."""
         listing = self.blobs.read_listing(base)
         return not listing or any(os.path.lexists(tree.top / DATA / path) for path in listing)
 
-    def _left_out(self, tree: Worktree) -> Listing:
-        """Amidst a merge that ended in a conflict of ``data.dvc``: what the other side added or changed."""
-        sides = {
-            words[2]: words[1]
-            for words in (
-                line.split() for line in self.repo.git("ls-files", "-u", "--", POINTER, cwd=tree.top).splitlines()
+    def _other_side(self, tree: Worktree, branch: str, staged: str) -> tuple[Listing, str] | None:
+        """What git brought into ``data.dvc`` without telling gitpipe, which runs no hook before the commit.
+
+        That is the other side of a conflict (merge, cherry-pick, revert), or a pointer of some commit that is staged
+        (``cherry-pick -n``, ``merge --squash``, ``git checkout COMMIT -- data.dvc``), and not ``dvc add``'s.
+
+        Returns:
+            The listing that it was changed from, and the blob of its pointer; None where all is as gitpipe left it.
+        """
+        stamp = workdata.read_stamp(tree.git_dir)
+        if stamp and (stamp.branch != branch or stamp.towards):
+            return None  # `workdata.add` will say so
+        unmerged = self.repo.git("ls-files", "-u", "--", POINTER, cwd=tree.top).splitlines()
+        sides = {words[2]: words[1] for words in map(str.split, unmerged)}
+        if sides:
+            before: Listing = {}
+            with contextlib.suppress(BadData):  # two merge bases make one with marks of a conflict in it
+                before = self._files_of(sides["1"]) if "1" in sides else {}
+            return (before, sides["3"]) if "3" in sides else None
+        if stamp is None or not staged or not self._born(tree) or staged in (stamp.oid, self._oid(tree.head or "")):
+            return None
+        blob = self.repo.git("hash-object", "--", POINTER, cwd=tree.top).strip()
+        return (self.blobs.read_listing(stamp.oid), blob) if self._commit_with(blob) else None
+
+    def _take_over(
+        self, tree: Worktree, branch: str, before: Listing, blob: str, *, force: bool
+    ) -> tuple[list[str], str]:
+        """Bring what the other side changed since `before` into ``data/``, file by file; what is changed here stays.
+
+        Returns:
+            Lines to print, and the listing that ``data/`` is made from now.
+
+        Raises:
+            Refused: files that both sides changed, unless forced: then they stay as they are.
+        """
+        stamp = workdata.read_stamp(tree.git_dir)
+        if stamp is None:
+            stamp = workdata.Stamp(branch, tree.head or "", self._oid(tree.head or "") or self.blobs.put_listing({}))
+            workdata.write_stamp(tree.git_dir, stamp)
+        theirs = self._files_of(blob)
+        taken, clashes = workdata.other_side(tree.top, tree.git_dir, self.blobs, before, theirs)
+        if clashes and not force:
+            commit = self._commit_with(blob) or ""
+            get = self._how_to_get(commit) if commit else f"gitpipe get-file REPO COMMIT FILE -o {DATA}/FILE"
+            names = [
+                f"{DATA}/{printable(path)}{'' if path in theirs else ' (deleted there)'}" for path in clashes[:FEW]
+            ]
+            what = f"{len(clashes)} files are" if len(clashes) > 1 else "one file is"
+            raise Refused(
+                f"{what} changed both here and in commit {commit[:12]}: `{get}` takes theirs, else leave each as you "
+                f"want it; then `gitpipe add --force {DATA}`",
+                names + ([f"and {len(clashes) - FEW} more"] if len(clashes) > FEW else []),
             )
-        }
-        if "3" not in sides:
+        listing = self.blobs.read_listing(stamp.oid)
+        for path, md5 in taken.items():
+            if md5 is None:
+                listing.pop(path, None)
+            else:
+                listing[path] = md5
+        oid = self.blobs.put_listing(listing)
+        self.blobs.sync()
+        brought = workdata.bring(tree.top, tree.git_dir, self.blobs, branch, stamp.commit, listing, oid)
+        first = next(iter(taken), "")
+        more_taken = f" and {len(taken) - 1} more" if len(taken) > 1 else ""
+        told = [f"taken from the other side: {DATA}/{printable(first)}{more_taken}"] if taken else []
+        return told + brought.lines(), oid
+
+    def _how_to_get(self, commit: str) -> str:
+        """The command that puts a FILE of it into ``data/``."""
+        branches = self.repo.git("for-each-ref", "--format=%(refname)", f"--contains={commit}", "refs/heads").split()
+        for ref in branches:
+            name, _ = repo_of(ref.removeprefix(HEADS))
+            with contextlib.suppress(BadName):
+                check_name("repo", name)
+                return f"gitpipe get-file {name} {commit[:12]} FILE -o {DATA}/FILE"
+        return f"dvc get --force --rev {commit[:12]} -o {DATA}/FILE . {DATA}/FILE"
+
+    def _files_of(self, blob: str) -> Listing:
+        """The listing that a ``data.dvc``, given by its blob, names."""
+        outs = read_pointer(self.repo.blob(blob), POINTER)
+        if not outs or not outs[0].isdir:
             return {}
+        if not self.blobs.has(outs[0].md5):
+            self.blobs.fetch([outs[0].md5])
+        return self.blobs.read_listing(outs[0].md5)
 
-        def files(stage: str) -> Listing:
-            outs = read_pointer(self.repo.blob(sides[stage]), POINTER) if stage in sides else []
-            there = outs and outs[0].isdir and self.blobs.has(outs[0].md5)
-            return self.blobs.read_listing(outs[0].md5) if there else {}
-
-        before = files("1")
-        return {path: md5 for path, md5 in files("3").items() if before.get(path) != md5}
+    def _commit_with(self, blob: str) -> str | None:
+        """A commit, of any branch here or lately here, whose ``data.dvc`` is `blob`."""
+        log = ("log", "--all", "--reflog", "-m", f"--find-object={blob}", "--format=%H", "--", POINTER)
+        found = self.repo.git(*log).split()
+        return next((sha for sha in found if data_key(self.repo, sha).pointer == blob), None)
 
     def _adopt(self, tree: Worktree, branch: str) -> None:
         """After a rename, or a rebase that ended on the data it began with, ``data/`` is this branch's all the same."""
@@ -564,7 +690,7 @@ class Checkouts:
         if stamp is None or stamp.branch == branch or not self._born(tree):
             return
         detached = stamp.branch.startswith("(") and self._oid(tree.head or "") == stamp.oid
-        if detached or self._renamed(stamp.branch, tree):
+        if detached or stamp.branch in self._former_names(tree):
             workdata.write_stamp(tree.git_dir, replace(stamp, branch=branch))
 
     def _ignore_data(self, tree: Worktree, files: dict[str, bytes]) -> None:

@@ -7,11 +7,21 @@ is not a `GitpipeError` is a bug and shows a traceback.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 
 class GitpipeError(Exception):
-    """An expected failure: one line for the user, exit status 1."""
+    """An expected failure: one line for the user, exit status 1.
+
+    Attributes:
+        names: what it is about where that is more than fits into the line; shown below it, one a line.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: str = "", names: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.names = tuple(names)
 
 
 class UsageError(GitpipeError):

@@ -98,8 +98,14 @@ class Glob:
 
     def captures(self, path: str) -> tuple[str, ...] | None:
         """What the groups matched in `path` (a file or folder, with or without a leading ``/``); None: no match."""
-        found = self._regex.match("/" + path.strip("/"))
-        return None if found is None else tuple(group or "" for group in found.groups())
+        return self._captured("/" + path.strip("/"))
+
+    def _captured(self, path: str) -> tuple[str, ...] | None:
+        """As `captures`, for a path that begins with its one ``/``: asked 100,000 times by one job."""
+        found = self._regex.match(path)
+        if found is None:
+            return None
+        return tuple([group or "" for group in found.groups()]) if self.groups else ()
 
     def __repr__(self) -> str:
         return f"Glob({self.pattern!r})"
@@ -139,12 +145,12 @@ def _at_depth(glob: Glob, paths: list[str], depth: int) -> Iterator[_Found]:
         if folder and path.startswith(folder):
             members.append(path)
             continue
-        parts = path.split("/", depth)
-        if len(parts) < depth or (len(parts) == depth and glob.folders_only):
+        slashes = path.count("/")
+        if slashes < depth - 1 or (slashes == depth - 1 and glob.folders_only):
             continue
-        is_folder = len(parts) > depth
-        name = "/".join(parts[:depth]) if is_folder else path
-        captures = glob.captures(name)
+        is_folder = slashes >= depth
+        name = "/".join(path.split("/", depth)[:depth]) if is_folder else path
+        captures = glob._captured("/" + name)
         if is_folder:
             # A folder that does not match gets a list too, which nobody sees: its other files need no regex.
             # The list goes on growing after the match was handed out; `cut` looks at it when all is done.

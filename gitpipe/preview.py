@@ -13,7 +13,7 @@ from gitpipe import datumindex
 from gitpipe.blobs import BlobStore
 from gitpipe.catalog import Catalog, Plan
 from gitpipe.commit import CommitRef, Listing, git_branch
-from gitpipe.datatree import read_listing
+from gitpipe.datatree import is_data, read_listing
 from gitpipe.datum import Datum
 from gitpipe.datums import describe
 from gitpipe.errors import BadSpec, NotFound
@@ -68,7 +68,7 @@ class Preview:
             raise BadSpec(f"{', '.join(files)} holds {len(found)} pipelines: name one of {names}")
         reader = _Reader(self.repo, self.blobs, found[0])
         if reader.without:
-            raise NotFound(f"{reader.without} has no files yet: put some there first, then its datums can be told")
+            raise NotFound(f"{reader.without} has no data yet: put some there first, then its datums can be told")
         chosen = list(islice(reader.rows(), limit))
         known = self._known(found[0])
         digest = found[0].spec.transform_digest(found[0].code or "")
@@ -90,7 +90,7 @@ class Preview:
     def _outlook(self, pipeline: Pipeline) -> str:
         reader = _Reader(self.repo, self.blobs, pipeline)
         if reader.without:
-            return f"{reader.without} has no files yet"
+            return f"{reader.without} has no data yet"
         count = reader.count()
         text = f"{count} datum{'' if count == 1 else 's'}"
         if count > LOOKED_UP:
@@ -129,7 +129,7 @@ class _Reader:
         heads = {branch: repo.ref(HEADS + branch) for branch in sorted(reads(pipeline.spec))}
         self.commits = {branch: CommitRef(branch, sha) for branch, sha in heads.items() if sha}
         self.listings: dict[str, Listing] = {}
-        absent = [branch for branch in heads if branch not in self.commits or not self._listing(branch)]
+        absent = [b for b in heads if b not in self.commits or not is_data(repo, self.commits[b].sha)]
         self.without = absent[0] if absent else ""
 
     def _listing(self, branch: str) -> Listing:

@@ -31,12 +31,14 @@ from gitpipe.clock import Clock
 from gitpipe.commit import SPEC_BRANCH
 from gitpipe.commitdiff import CommitDiffs
 from gitpipe.datarepos import DataRepos
+from gitpipe.datatree import is_data
 from gitpipe.datumviews import JobDatums
 from gitpipe.errors import GitpipeError, NotARepo, NotFound, Refused, UsageError
 from gitpipe.executors import Executor, open_executor
 from gitpipe.explain import Explain
 from gitpipe.filediff import FileDiff
 from gitpipe.filehistory import FileHistory
+from gitpipe.graph import reads
 from gitpipe.history import History
 from gitpipe.job import JobRunner
 from gitpipe.job import Settings as JobSettings
@@ -526,8 +528,18 @@ class Project:
             pending=tuple(pending),
             failures=tuple(job_info(j) for j in self.jobs.failures()),
             clocks=tuple(self._clocks()),
+            waiting=tuple(self._waiting()),
             warnings=tuple(self._warnings()),
         )
+
+    def _waiting(self) -> Iterator[str]:
+        """No pipeline runs before each of its inputs has data, be it one side of a union only."""
+        heads, owned = self.repo.refs("refs/heads"), self.store.owners(self.store.head())
+        for name, pipeline in self.store.all(self.store.head()).items():
+            for branch in sorted(reads(pipeline.spec)):
+                sha = heads.get(HEADS + branch)
+                if branch not in owned and not (sha and is_data(self.repo, sha)):
+                    yield f"{name} for {branch}, which has no data yet"
 
     def _clocks(self) -> Iterator[str]:
         alive = nudges.runner_lives(self.repo.common)
@@ -556,6 +568,7 @@ class Project:
             if source and source.branch and HEADS + source.branch not in heads:
                 yield f"{name} came from branch {source.branch}, which is gone: it is not updated any more"
         yield from self.behind()
+        yield from self.checkouts.kept_aside()
         moved = self.reconciler.moved()
         if moved and not nudges.runner_lives(self.repo.common):
             yield f"{', '.join(moved)} changed since the last run: `gitpipe wait` or `gitpipe run`"

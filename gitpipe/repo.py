@@ -496,15 +496,24 @@ class Repo:
                 return message
         return None
 
+    def reflog_messages(self, ref: str, cwd: Path | None = None) -> list[str]:
+        """The messages of the reflog of `ref` (for HEAD: that of the working tree `cwd`), the newest first; none where
+        no log is kept."""
+        try:
+            return self.git("reflog", "show", "--format=%gs", ref, "--", cwd=cwd).splitlines()
+        except GitpipeError:
+            return []
+
     def reflogs_say(self, sha: str) -> list[str]:
         """The messages of all entries, in any ref's reflog here, by which that ref came to stand on `sha`."""
         out = self.git("log", "--no-show-signature", "--walk-reflogs", "--all", "--format=%H %gs")
         return [message for found, _, message in (line.partition(" ") for line in out.splitlines()) if found == sha]
 
-    def reflog(self, ref: str, limit: int) -> list[str]:
-        """The shas that `ref` stood on lately, the newest first, each once; none where no log is kept."""
+    def reflog(self, ref: str, limit: int, cwd: Path | None = None) -> list[str]:
+        """The shas that `ref` (for HEAD: that of the working tree `cwd`) stood on lately, the newest first, each once;
+        none where no log is kept."""
         try:
-            out = self.git("reflog", "show", "-n", str(limit), "--format=%H", ref, "--")
+            out = self.git("reflog", "show", "-n", str(limit), "--format=%H", ref, "--", cwd=cwd)
         except GitpipeError:
             return []
         return list(dict.fromkeys(out.split()))

@@ -372,6 +372,7 @@ class StatusInfo:
     failures: tuple[JobInfo, ...] = ()
     warnings: tuple[str, ...] = ()
     clocks: tuple[str, ...] = ()  # cron inputs and their next tick, worded
+    waiting: tuple[str, ...] = ()  # pipelines with an input that has no data yet, worded
 
 
 @dataclass(frozen=True, slots=True)

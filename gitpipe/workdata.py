@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 import stat
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
@@ -335,6 +335,33 @@ def _total(store: BlobStore, listing: Listing, index: Mapping[str, Entry]) -> in
     return total
 
 
+# -- merge
+
+
+def other_side(
+    top: Path, git_dir: Path, store: WorkStore, before: Listing, theirs: Listing
+) -> tuple[dict[str, str | None], list[str]]:
+    """What to take into ``data/`` of what another side made of `before`, file by file.
+
+    Returns:
+        Path -> md5, None for a file to delete, where ``data/`` still has what was there before; and the paths where it
+        has something else, neither that nor theirs, or where a folder or a file is in the way.  Both sorted.
+    """
+    stamp = read_stamp(git_dir)
+    base = _listing(store, stamp.oid if stamp else "")
+    scanned = scan(top, git_dir, read_ignore(top), strict=False, md5_of_link=store.md5_of_link)
+    now = {path: base[path] for path in (stamp.absent if stamp else ()) if path in base} | scanned.files
+    differ = sorted(path for path in before.keys() | theirs.keys() if before.get(path) != theirs.get(path))
+    differ = [path for path in differ if now.get(path) != theirs.get(path)]
+    taken = {path: theirs.get(path) for path in differ if now.get(path) == before.get(path)}
+    after = {path for path in now.keys() | taken.keys() | scanned.found.odd.keys() if taken.get(path, "") is not None}
+    folders = {parent for path in after for parent in _parents(path)}
+    for path in [path for path in taken if path in after]:
+        if path in folders or path in scanned.found.odd or any(parent in after for parent in _parents(path)):
+            del taken[path]
+    return taken, [path for path in differ if path not in taken]
+
+
 # -- bring
 
 
@@ -345,6 +372,8 @@ class Brought:
     Attributes:
         kept: changed files that were in the way, now aside.
         restored: files kept aside earlier that are back in ``data/``.
+        deleted: files of the listing that are not there, as they were deleted here earlier.
+        undeleted: those deleted earlier that are there all the same, as the branch has another version now.
         missing: files of the listing that are not there: their blobs are neither here nor on a remote.
         problem: one line on why blobs could not be fetched, or "".
         placed, removed: how many files were written and deleted.
@@ -356,16 +385,26 @@ class Brought:
     problem: str = ""
     placed: int = 0
     removed: int = 0
+    deleted: tuple[str, ...] = ()
+    undeleted: tuple[str, ...] = ()
 
     def lines(self) -> list[str]:
         """What the user is to be told, one line each; nothing when all went as usual."""
         lines = [f"kept your changed {DATA}/{printable(kept.path)} as {kept.where}" for kept in self.kept]
         lines += [f"put back your changed {DATA}/{printable(kept.path)}" for kept in self.restored]
+        if self.deleted:
+            lines.append(f"deleted again, as you had left it: {_first(self.deleted)}")
+        if self.undeleted:
+            lines.append(f"you had deleted what the branch has another version of now: {_first(self.undeleted)}")
         if self.missing:
-            what = f"{DATA}/{printable(self.missing[0])}"
-            more = f" and {len(self.missing) - 1} more" if len(self.missing) > 1 else ""
-            lines.append(f"{what}{more} not here: {self.problem or '`dvc pull` brings the data'}")
+            lines.append(f"{_first(self.missing)} not here: {self.problem or '`dvc pull` brings the data'}")
         return lines
+
+
+def _first(paths: Sequence[str]) -> str:
+    """The first of `paths` below ``data/``, and how many more there are."""
+    more = f" and {len(paths) - 1} more" if len(paths) > 1 else ""
+    return f"{DATA}/{printable(paths[0])}{more}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -500,16 +539,65 @@ def _bring(top: Path, git_dir: Path, store: WorkStore, goal: Stamp, target: List
     before, found = _before(top, git_dir, store, stamp, goal.branch, restore)
     data.mkdir(exist_ok=True)
     plan = make_plan(before, target)
-    returns = _returning(git_dir, plan, before, target, goal.branch)
+    sets = kept_sets(git_dir, goal.branch)
+    deleted = _deleted_again(sets, plan, before, target, store)
+    gone = [path for path in deleted if path in before.now and path not in plan.keep]
+    plan = replace(
+        plan,
+        remove=(*plan.remove, *gone),
+        place={path: md5 for path, md5 in plan.place.items() if path not in deleted},
+    )
+    returns = _returning(sets, plan, before, {path: md5 for path, md5 in target.items() if path not in deleted})
+    aside = Aside(git_dir, data, stamp.branch if stamp else goal.branch, stamp.commit if stamp else "")
+    if not before.same:
+        aside.move({}, _deletions(data, before))
     if plan.keep or plan.remove or plan.place:
         write_stamp(git_dir, replace(stamp or Stamp(goal.branch, "", ""), towards=goal.oid))
-    aside = Aside(git_dir, data, stamp.branch if stamp else goal.branch, stamp.commit if stamp else "")
     done = _carry_out(top, git_dir, store, plan, returns, aside, before, found.files)
     if not before.same:
         _prune(data, found.empty)
     missing = tuple(sorted(done.missing))
     write_stamp(git_dir, replace(goal, absent=missing))
-    return Brought(tuple(aside.kept), done.restored, missing, done.problem, done.placed, len(plan.remove))
+    for kept in sets:  # last: until here a killed one can be done again
+        kept.settle()
+    undeleted = {path for kept in sets for path in kept.deleted if path in plan.place and path not in before.now}
+    return Brought(
+        tuple(aside.kept),
+        done.restored,
+        missing,
+        done.problem,
+        done.placed,
+        len(plan.remove),
+        tuple(sorted(deleted)),
+        tuple(sorted(undeleted)),
+    )
+
+
+def _deletions(data: Path, before: Before) -> dict[str, str]:
+    """What the user deleted and did not add, and what it was; a folder may be in its place."""
+    if not before.whole:
+        return {}
+    gone = [path for path in before.base if path not in before.now and path not in before.absent]
+    return {path: before.base[path] for path in gone if not os.path.lexists(data / path) or _is_folder(data / path)}
+
+
+def _is_folder(path: Path) -> bool:
+    return path.is_dir() and not path.is_symlink()
+
+
+def _deleted_again(
+    sets: Sequence[KeptSet], plan: Plan, before: Before, target: Listing, store: BlobStore
+) -> frozenset[str]:
+    """Files of `target` that were deleted on its branch earlier, and of which it still has the same version."""
+    decided: set[str] = set()
+    found: set[str] = set()
+    for kept in sets:
+        for path, base in kept.deleted.items():
+            free = path not in decided and path not in plan.stay and not (before.same and path in plan.keep)
+            if free and target.get(path) == base and (path not in before.now or store.has(base)):
+                found.add(path)
+        decided |= {*kept.deleted, *kept.files}
+    return frozenset(found)
 
 
 def _before(
@@ -669,19 +757,19 @@ class _Ground:
         self._aside.move({path: self._before.base.get(path)})
 
 
-def _returning(git_dir: Path, plan: Plan, before: Before, target: Listing, branch: str) -> list[tuple[KeptSet, str]]:
-    """Files kept aside on `branch` earlier that can go back: the branch has what they were changed from."""
-    sets = kept_sets(git_dir, branch)
-    if not sets:
-        return []
-    folders = {parent for path in target for parent in _parents(path)}
+def _returning(sets: Sequence[KeptSet], plan: Plan, before: Before, target: Listing) -> list[tuple[KeptSet, str]]:
+    """Files kept aside on the branch earlier that can go back: it has in `target` what they were changed from.
+
+    What is kept aside now gives them room where it was changed on another branch; on the same one it is newer.
+    """
+    folders = {parent for path in target for parent in _parents(path)} if sets else set()
     found: dict[str, KeptSet] = {}
     for kept in sets:
-        for path, base in kept.files.items():
-            free = path not in plan.stay and path not in plan.keep and path not in found
+        for path in kept.lying():
+            newer = path in plan.stay or path in found or (before.same and path in plan.keep)
             taken = any(parent in target or parent in plan.stay or parent in found for parent in _parents(path))
             fits = path not in folders and not taken
-            if free and fits and target.get(path) == base and not _deleted_here(before, path, target):
+            if not newer and fits and target.get(path) == kept.files[path] and not _deleted_here(before, path, target):
                 found[path] = kept
     return [(kept, path) for path, kept in found.items()]
 
@@ -699,8 +787,6 @@ def _put_back(data: Path, store: BlobStore, ground: _Ground, returns: list[tuple
         ground.folder(path.rpartition("/")[0])
         move(where, goal)
         restored.append(Kept(path, goal, kept.branch))
-    for kept in {id(kept): kept for kept, _ in returns}.values():
-        kept.forget_gone()
     return restored
 
 

@@ -85,13 +85,13 @@ def test_several_pipelines_and_no_data(lab: Lab) -> None:
     assert preview.create([str(both)]) == [
         "q: pod_spec is not used here and is ignored",
         "p: would be created; 1 datum: 1 to run, 0 to skip",
-        "q: would be created; p has no files yet",
+        "q: would be created; p has no data yet",
     ]
     with pytest.raises(BadSpec, match=r"holds 2 pipelines: name one of p, q"):
         preview.datums([str(both)])
     with pytest.raises(NotFound, match=r"no pipeline 'r' in .*: there is p, q"):
         preview.datums([str(both)], "r")
-    with pytest.raises(NotFound, match="p has no files yet"):
+    with pytest.raises(NotFound, match="p has no data yet"):
         preview.datums([str(both)], "q")
     assert preview.datums([str(both)], "p").total == 1
 
@@ -127,3 +127,19 @@ def test_commands(lab: Lab, capsys: pytest.CaptureFixture[str], monkeypatch: pyt
     assert "would be created" in capsys.readouterr().out
     assert run(["list-datum"], "gitpipe") == 2
     assert "name a job or a pipeline, or a spec" in capsys.readouterr().err
+
+
+def test_an_input_that_waits_for_its_first_data(lab: Lab) -> None:
+    """No job before each input has data, as `status` says; one that was emptied again has had some."""
+    lab.project.data.create_repo("e")
+    lab.data("a", {"x": "1", "y": "2"})
+    path = lab.write_spec("p", {"a": "/*"}, "cp /pfs/in/* /pfs/out")
+    sides = [{"pfs": {"name": "in", "repo": repo, "glob": "/*"}} for repo in ("e", "a")]
+    path.write_text(json.dumps({**json.loads(path.read_text()), "input": {"union": sides}}))
+    assert lab.project.preview.create([str(path)]) == ["p: would be created; e has no data yet"]
+    lab.project.pipelines.create([str(path)])
+    assert lab.run() == [] and lab.project.status().waiting == ("p for e, which has no data yet",)
+    lab.data("e", {"z": "3"})
+    lab.data("e", {})
+    assert lab.project.preview.update([str(path)]) == ["p: would be unchanged; 2 datums: 2 to run, 0 to skip"]
+    assert lab.ran()[-1] == "p: 0 + 2 / 2 success" and lab.project.status().waiting == ()

@@ -69,7 +69,10 @@ def run(args: list[str], program: str = "gitpipe") -> int:
             sys.stdout.flush()
         return status
     except GitpipeError as error:
-        return fail(str(error), error.exit_code)
+        status = fail(str(error), error.exit_code)
+        for name in error.names:
+            print(f"  {oneline(name)}", file=sys.stderr)
+        return status
     except typer.Abort:
         return fail("aborted", 1)
     except KeyboardInterrupt:

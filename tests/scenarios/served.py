@@ -107,8 +107,11 @@ class Desk:
 
     def kept(self) -> dict[str, str]:
         """Name -> text of the files that were kept aside for this working tree."""
+        from gitpipe.kept import kept_sets
+
         git_dir = Path(self.git("rev-parse", "--absolute-git-dir").strip())
-        return {p.name: p.read_text() for p in git_dir.glob("gitpipe-kept/*/files/**/*") if p.is_file()}
+        found = [kept.where(path) for kept in kept_sets(git_dir) for path in kept.lying()]
+        return {path.name: path.read_text() for path in found}
 
     def repo(self, name: str) -> list[str]:
         """The paths that a repo holds at its tip, as gitpipe lists them."""

@@ -241,6 +241,15 @@ class TestOutput:
         assert copied.git("status", "--porcelain") == ""
         assert copied.files() == {"t": "3"}
 
+    def test_all_that_is_in_the_way_counts(self, desk: Desk, copied: Desk) -> None:
+        put(desk, "u", "1")
+        copied.write(t="mine", u="mine")
+        desk.pipe("delete-file", "training", "t")
+        desk.pipe("delete-file", "training", "u")
+        desk.pipe("run")
+        assert "as data/t and 1 more are changed in it" in desk.pipe("status")
+        assert copied.files() == {"t": "mine", "u": "mine"}
+
 
 class TestRebase:
     @pytest.mark.parametrize("backend", ["--merge", "--apply"])

@@ -55,7 +55,7 @@ class TestInPlace:
         desk.git("add", "-A")
         assert desk.git("status", "--short") == ""
         desk.git("switch", "-q", "training")
-        assert desk.files() == {"same": "1", "changed": "2", "gone": "1", "new": "2", "d/x": "1", "d/y": "2"}
+        assert desk.files() == {"same": "1", "changed": "2", "new": "2", "d/x": "1", "d/y": "2"}
         assert desk.kept() == {}
 
     def test_added_files_stay_with_their_branch(self, desk: Desk) -> None:
@@ -252,20 +252,6 @@ class TestHistory:
         assert "kept your changed data/t" in said
         assert desk.files() == {"t": "2", "s": "2", "mine": "m"}
         assert desk.kept() == {"t": "changed here"}
-
-    def test_conflict(self, desk: Desk) -> None:
-        """I6: gitpipe add resolves a conflict of data.dvc, from our side on."""
-        desk.git("switch", "-q", "training")
-        desk.commit(t="1")
-        desk.git("switch", "-qc", "side")
-        desk.commit(s="2")
-        desk.git("switch", "-q", "training")
-        desk.commit(u="3")
-        assert "CONFLICT" in desk.git("merge", "side", status=1)
-        desk.write(both="4")
-        assert "not taken from the other side of the merge: data/s\n" in desk.pipe("add", "data/both")
-        desk.git("commit", "-qm", "merged")
-        assert desk.repo("training") == ["both", "t", "u"]
 
     def test_rebase(self, desk: Desk) -> None:
         """I6: after a rebase, one that changed no data, and one given up, data/ is the branch's and can be added to."""

@@ -15,10 +15,10 @@ from gitpipe.spec import Spec
 
 
 class Circle(BadSpec):
-    """Pipelines that wait for each other: ``names``, from the first round to the first."""
+    """Pipelines that wait for each other: ``circle``, from the first round to the first."""
 
     def __init__(self, names: Sequence[str]) -> None:
-        self.names = names
+        self.circle = names
         super().__init__(
             f"pipelines read each other in a circle: {' → '.join(names)}; one of them must read something else"
         )

@@ -357,7 +357,7 @@ class PipelineStore:
         try:
             order(specs, follows(moved))
         except Circle as error:
-            raise BadSpec(f"{_named_in(files, error.names)}{error}") from None
+            raise BadSpec(f"{_named_in(files, error.circle)}{error}") from None
         owned = self.owners(self.head())
         for branch, name in owners(specs).items():
             head = branches.get(HEADS + branch)

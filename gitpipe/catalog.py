@@ -16,7 +16,7 @@ from gitpipe.clock import Clock
 from gitpipe.commit import DEFAULT_BRANCH, check_name, repo_of
 from gitpipe.dag import make_dag
 from gitpipe.errors import BadSpec, GitpipeError, NotFound, Refused
-from gitpipe.graph import reads
+from gitpipe.graph import cron_repos, reads
 from gitpipe.journal import JobState, Journal
 from gitpipe.pipelines import (
     STOPPED,
@@ -178,8 +178,12 @@ class Catalog:
             code = self.repo.entry(version, "code")
             notes += absent_scripts(fresh, {path for path, _ in self.repo.walk(code.sha)} if code else ())
             found.append(Pipeline(spec.name, version, fresh, code.sha if code else None))
+            for repo in sorted(cron_repos(old.spec) - cron_repos(fresh)) if old else ():
+                notes.append(f"{spec.name}: {repo} gets no more ticks of it and stays: `gitpipe delete-repo {repo}`")
         created = frozenset(p.name for p in found if p.name not in before)
-        self.store.check(after, sorted(created), self.repo.refs("refs/heads"))
+        heads = self.repo.refs("refs/heads")
+        self.store.check(after, sorted(created), heads, {spec.name: origin.path for spec, origin in given})
+        self.clock.check_repos({p.name: p.spec for p in found}, heads)
         changed = created | {p.name for p in found if p.name in before and before[p.name].version != p.version}
         return Plan(tuple(found), sources, notes, created, changed, head)
 
@@ -225,7 +229,7 @@ class Catalog:
     # -- delete, start, stop, run ------------------------------------------------------------------------------------
 
     def delete(self, name: str, *, keep_repo: bool = False, force: bool = False) -> list[str]:
-        """Delete a pipeline and its output repo; its commits' provenance stays resolvable.
+        """Delete a pipeline, its output repo and what was made with it; its commits' provenance stays resolvable.
 
         Raises:
             Refused: another pipeline reads it, or its branch is checked out.
@@ -249,7 +253,9 @@ class Catalog:
                 # A job that was just publishing, or a tick, may move it once more; afterwards `__spec__` stops it.
                 self.repo.update_refs([RefUpdate(HEADS + branch, None, tip)], f"gitpipe: delete-pipeline {name}")
         self.nudge()
-        return [f"{name}: deleted" + (" (its repo is kept)" if keep_repo else "")]
+        made = branches if keep_repo else branches[1:]
+        gone = f", and with it {', '.join(made)}" if made else ""
+        return [f"{name}: deleted{gone}" + (" (its repo is kept)" if keep_repo else "")]
 
     def stop(self, name: str) -> None:
         """No more jobs for this pipeline until `start`."""
@@ -331,10 +337,12 @@ class Catalog:
 
     def dag(self, repos: Iterable[str], only: Sequence[str] = ()) -> DagInfo:
         """What reads what; see `make_dag`."""
-        found = self.store.all(self.store.head())
+        head = self.store.head()
+        found = self.store.all(head)
+        triggers = {branch: trigger for branch, (trigger, _) in self.store.triggers(head).items()}
         trusted, stopped = self.store.trusted_and_stopped()
         states = {name: self._state(p, trusted, stopped) for name, p in found.items()}
-        return make_dag({name: p.spec for name, p in found.items()}, states, repos, only)
+        return make_dag({name: p.spec for name, p in found.items()}, states, repos, only, triggers)
 
     def trust(self, yes: bool, ask: Callable[[str], bool]) -> builtins.list[str]:
         """Let pipelines run here whose version came from elsewhere (I12), after showing what they run.

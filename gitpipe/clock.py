@@ -25,7 +25,9 @@ from gitpipe.schedule import Schedule, moment, rfc3339
 from gitpipe.spec import TRIGGERED, Spec
 
 TICK = "Tick"  # trailer of a tick's commit: its time
+MAKES = "create-repo "  # and which: subject of the commit with the next trailer
 MADE_FOR = "Cron"  # trailer of the empty first commit of a repo that was made with the pipeline that it names
+EMPTY = "d41d8cd98f00b204e9800998ecf8427e"  # the md5 of no bytes
 TRIES = 20
 MOST_COMMITS = 100_000  # a backlog is not counted beyond this
 
@@ -166,7 +168,9 @@ class Clock:
                 raise Refused(
                     f"branch {cron.repo} is not a data repo, so it gets no ticks: give {cron.name} another one"
                 )
-            listing = read_listing(self.repo, self.blobs, old) if old and not cron.overwrite else {}
+            listing = read_listing(self.repo, self.blobs, old) if old else {}
+            if cron.overwrite:
+                listing = {path: md5 for path, md5 in listing.items() if not _is_tick(path, md5)}
             listing[name] = self.blobs.put_bytes(b"")
             config = self.pipelines.branch_config()
             tree = write_tree(self.repo, self.blobs, dict(sorted(listing.items())), base=old, config=config)
@@ -273,6 +277,23 @@ class Clock:
 
     # -- the branches that come and go with a pipeline -----------------------------------------------------------------
 
+    def check_repos(self, specs: Mapping[str, Spec], heads: Mapping[str, str]) -> None:
+        """Make sure that cron inputs write to no repo that holds something else.
+
+        Raises:
+            Refused: a repo that was not made for a cron input holds files that are no ticks.
+        """
+        for name, spec in specs.items():
+            for cron in (leaf for leaf in spec.input.leaves() if isinstance(leaf, Cron)):
+                head = heads.get(HEADS + cron.repo)
+                if head is None or self._makers(head) is not None:
+                    continue
+                if not all(_is_tick(*file) for file in read_listing(self.repo, self.blobs, head).items()):
+                    raise Refused(
+                        f"pipeline {name}: repo {cron.repo} holds files that are no ticks: "
+                        f'give the cron input {cron.name} another "repo"'
+                    )
+
     def fresh_branches(self, specs: Mapping[str, Spec], heads: Mapping[str, str]) -> list[RefUpdate]:
         """The branches that pipelines need and that are not there: empty, to be made together with them."""
         found: dict[str, RefUpdate] = {}
@@ -281,16 +302,20 @@ class Clock:
                 branch = git_branch(leaf.repo, leaf.branch)
                 if HEADS + branch in heads or not (isinstance(leaf, Cron) or leaf.trigger is not None):
                     continue
-                text = f"create-repo {branch}" if isinstance(leaf, Cron) else f"create-branch {branch}"
+                cron = isinstance(leaf, Cron)
+                text = f"{MAKES}{branch}\n\n{MADE_FOR}: {name}" if cron else f"create-branch {branch}"
                 tree = write_tree(self.repo, self.blobs, {}, config=self.pipelines.branch_config())
-                commit = self.repo.write_commit(tree, [], f"{text}\n\n{MADE_FOR}: {name}", self.repo.user())
+                commit = self.repo.write_commit(tree, [], text, self.repo.user())
                 found[branch] = RefUpdate(HEADS + branch, commit, None)
         if found:
             self.blobs.sync()
         return list(found.values())
 
     def own_branches(self, name: str, spec: Spec) -> list[str]:
-        """The branches that were made with a pipeline and nobody else reads: those that go with it, sorted."""
+        """The branches that were made with a pipeline and nobody else reads: those that go with it, sorted.
+
+        Among them are the repos of cron inputs that an update has dropped.
+        """
         head = self.pipelines.head()
         others = {
             git_branch(leaf.repo, leaf.branch)
@@ -305,15 +330,30 @@ class Clock:
             if sha is None or branch in others:
                 continue
             own = leaf.trigger is not None and leaf.branch.startswith(f"{name}{TRIGGERED}")
-            if own or (isinstance(leaf, Cron) and self._made_for(sha, name)):
+            if own or (isinstance(leaf, Cron) and self._makers(sha) in ([name], [])):
                 found.add(branch)
-        return sorted(found)
+        return sorted(found | self._made_with(name) - others)
 
-    def _made_for(self, sha: str, name: str) -> bool:
-        """Whether a repo was made with the pipeline `name` or by its first tick, and not before by a person."""
+    def _made_with(self, name: str) -> set[str]:
+        """The repos whose first commit says that it made them for pipeline `name`; not what was branched off them."""
+        refs = self.repo.refs("refs/heads")
+        roots = self.repo.log(list(refs.values()), "--max-parents=0", "-F", f"--grep={MADE_FOR}: {name}")
+        made = {c.subject.removeprefix(MAKES) for c in roots if trailers(c.message).get(MADE_FOR) == [name]}
+        return {b for b in made if HEADS + b in refs and self._makers(refs[HEADS + b]) == [name]}
+
+    def _makers(self, sha: str) -> list[str] | None:
+        """The pipeline that the repo of a commit was made with, [] where a tick made it; None where a person did."""
         root = self.repo.git("rev-list", "--first-parent", "--max-parents=0", sha, "--").split()
         message = self.repo.commit(root[-1]).message if root else ""
-        return trailers(message).get(MADE_FOR) == [name] or _tick_of(message) is not None
+        return trailers(message).get(MADE_FOR, None if _tick_of(message) is None else [])
+
+
+def _is_tick(path: str, md5: str) -> bool:
+    """Whether a file is one that a tick made: empty, and named by its time."""
+    try:
+        return md5 == EMPTY and path == rfc3339(moment(path))
+    except ValueError:
+        return False
 
 
 def _tick_of(message: str) -> int | None:

@@ -6,16 +6,32 @@ A pipeline reads git branches and owns one: that of its own name, or ``<name>@<o
 from __future__ import annotations
 
 import heapq
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from gitpipe.commit import git_branch
 from gitpipe.errors import BadSpec
+from gitpipe.inputs import Cron
 from gitpipe.spec import Spec
+
+
+class Circle(BadSpec):
+    """Pipelines that wait for each other: ``circle``, from the first round to the first."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.circle = names
+        super().__init__(
+            f"pipelines read each other in a circle: {' → '.join(names)}; one of them must read something else"
+        )
 
 
 def reads(spec: Spec) -> set[str]:
     """The git branches that a pipeline reads (``training``, ``training@staging``)."""
     return {git_branch(leaf.repo, leaf.branch) for leaf in spec.input.leaves()}
+
+
+def cron_repos(spec: Spec) -> set[str]:
+    """The repos that the clock writes to for a pipeline."""
+    return {leaf.repo for leaf in spec.input.leaves() if isinstance(leaf, Cron)}
 
 
 def sources(specs: Mapping[str, Spec]) -> set[str]:
@@ -35,10 +51,10 @@ def order(specs: Mapping[str, Spec], moved: Mapping[str, str] | None = None) -> 
         moved: git branch -> the one that it follows by a trigger, which closes a circle as well as reading does.
 
     Raises:
-        BadSpec: naming a cycle: ``a → b → a`` (a's output goes to b, b's to a).
+        Circle: naming it: ``a → b → a`` (a's output goes to b, b's to a).
     """
     waits_for = _above(specs, moved)
-    readers = _inverted(waits_for)
+    readers = inverted(waits_for)
     missing = {name: len(needs) for name, needs in waits_for.items()}
     ready = sorted(name for name, count in missing.items() if not count)
     out: list[str] = []
@@ -51,9 +67,7 @@ def order(specs: Mapping[str, Spec], moved: Mapping[str, str] | None = None) -> 
                 heapq.heappush(ready, reader)
     if len(out) < len(specs):
         cycle = _cycle({name: needs - set(out) for name, needs in waits_for.items() if name not in out})
-        raise BadSpec(
-            f"pipelines read each other in a circle: {' → '.join(cycle)}; one of them must read something else"
-        )
+        raise Circle(cycle)
     return out
 
 
@@ -70,7 +84,7 @@ def _followed(branches: set[str], moved: Mapping[str, str]) -> set[str]:
 
 def upstream(specs: Mapping[str, Spec], name: str) -> set[str]:
     """All pipelines that pipeline `name` is made from, directly or not; none where it is no pipeline."""
-    return _reachable(_above(specs), name)
+    return reachable(_above(specs), name)
 
 
 def downstream(specs: Mapping[str, Spec], name: str) -> set[str]:
@@ -78,7 +92,7 @@ def downstream(specs: Mapping[str, Spec], name: str) -> set[str]:
     readers = _readers(specs)
     below = {each: readers.get(spec.output, set()) for each, spec in specs.items()}
     below.setdefault(name, readers.get(name, set()))
-    return _reachable(below, name)
+    return reachable(below, name)
 
 
 def _above(specs: Mapping[str, Spec], moved: Mapping[str, str] | None = None) -> dict[str, set[str]]:
@@ -92,10 +106,11 @@ def _above(specs: Mapping[str, Spec], moved: Mapping[str, str] | None = None) ->
 
 def _readers(specs: Mapping[str, Spec]) -> dict[str, set[str]]:
     """Git branch -> the pipelines that read it."""
-    return _inverted({name: reads(spec) for name, spec in specs.items()})
+    return inverted({name: reads(spec) for name, spec in specs.items()})
 
 
-def _inverted(edges: Mapping[str, set[str]]) -> dict[str, set[str]]:
+def inverted(edges: Mapping[str, set[str]]) -> dict[str, set[str]]:
+    """The edges the other way round."""
     out: dict[str, set[str]] = {}
     for name, others in edges.items():
         for other in others:
@@ -103,7 +118,8 @@ def _inverted(edges: Mapping[str, set[str]]) -> dict[str, set[str]]:
     return out
 
 
-def _reachable(edges: Mapping[str, set[str]], start: str) -> set[str]:
+def reachable(edges: Mapping[str, set[str]], start: str) -> set[str]:
+    """Where edges lead from `start`, itself only if it is on a circle."""
     seen: set[str] = set()
     todo = [start]
     while todo:

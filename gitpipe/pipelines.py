@@ -13,14 +13,14 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from gitpipe.commit import DEFAULT_BRANCH, SPEC_BRANCH, check_name, git_branch, repo_of
 from gitpipe.datatree import data_key
 from gitpipe.errors import BadSpec, GitpipeError, NotFound, Refused
-from gitpipe.graph import order, owners, reads, sources
+from gitpipe.graph import Circle, order, owners, reads, sources
 from gitpipe.inputs import Cron, Trigger
 from gitpipe.provenance import read_origin
 from gitpipe.repo import BLOB, EXE, HEADS, LINK, SUBMODULE, TREE, Entry, RefUpdate, Repo, Signature
@@ -29,6 +29,7 @@ from gitpipe.spec import Spec, load_specs
 SPEC_REF = HEADS + SPEC_BRANCH
 SOURCES = ".gitpipe"
 TRIGGERS = "triggers"  # a folder in there: <git branch>.json
+IGNORE = ".gitpipeignore"
 SPEC_ENDINGS = (".json", ".yaml", ".yml")
 MAX_SPEC = 1 << 20
 TRUSTED = "gitpipe.trusted"
@@ -326,13 +327,16 @@ class PipelineStore:
             raise Refused(f"{SPEC_BRANCH} was changed by somebody else just now: run the command again")
         return commit
 
-    def check(self, specs: Mapping[str, Spec], fresh: Sequence[str], branches: Mapping[str, str]) -> None:
+    def check(
+        self, specs: Mapping[str, Spec], fresh: Sequence[str], branches: Mapping[str, str], files: Mapping[str, str]
+    ) -> None:
         """Check that pipelines fit together and into the repository.
 
         Args:
             specs: all pipelines as they would be.
             fresh: the names among them that are created now.
             branches: full ref -> sha of all branches.
+            files: pipeline -> its spec file, of those that are given now; messages begin with it.
 
         Raises:
             BadSpec: a cycle, or an input repo that does not exist.
@@ -350,7 +354,10 @@ class PipelineStore:
                     moved[branch] = leaf.trigger
                     if any(repo_of(b.removeprefix(HEADS))[0] == leaf.repo for b in branches):
                         made.add(branch)
-        order(specs, follows(moved))
+        try:
+            order(specs, follows(moved))
+        except Circle as error:
+            raise BadSpec(f"{_named_in(files, error.circle)}{error}") from None
         owned = self.owners(self.head())
         for branch, name in owners(specs).items():
             head = branches.get(HEADS + branch)
@@ -372,10 +379,11 @@ class PipelineStore:
             # Another branch of an output (`model@prod`) can only come once there is output.
             if HEADS + branch in branches or repo in specs or branch in made:
                 continue
-            readers = ", ".join(sorted(n for n, s in specs.items() if branch in reads(s)))
+            names = sorted(n for n, s in specs.items() if branch in reads(s))
+            readers = f"{_named_in(files, names)}pipeline {', '.join(names)}"
             if HEADS + repo in branches:
-                raise BadSpec(f"pipeline {readers}: {repo} has no branch {rest}: `gitpipe create-branch {repo} {rest}`")
-            raise BadSpec(f"pipeline {readers}: input repo {repo} does not exist: `gitpipe create-repo {repo}`")
+                raise BadSpec(f"{readers}: {repo} has no branch {rest}: `gitpipe create-branch {repo} {rest}`")
+            raise BadSpec(f"{readers}: input repo {repo} does not exist: `gitpipe create-repo {repo}`")
 
     def _check_cron(self, name: str, cron: Cron, specs: Mapping[str, Spec], head: str | None) -> None:
         """Raises Refused where a cron input would write to what is no data repo of its own."""
@@ -493,6 +501,12 @@ class PipelineStore:
         raise NotFound(f"{path} in {sha[:12]} has no pipeline {now.name}")
 
 
+def _named_in(files: Mapping[str, str], names: Iterable[str]) -> str:
+    """What a message about pipelines begins with: the files that they stand in, as far as those are known."""
+    found = dict.fromkeys(files[name] for name in names if name in files)
+    return f"{', '.join(found)}: " if found else ""
+
+
 def follows(triggers: Mapping[str, Trigger]) -> dict[str, str]:
     """Git branch -> the one of the same repo that its trigger watches."""
     return {branch: git_branch(repo_of(branch)[0], trigger.branch) for branch, trigger in triggers.items()}
@@ -523,17 +537,23 @@ def new_salt() -> str:
 
 
 class Origin:
-    """A folder that a spec file lies in; subclasses say which files are there (path below the folder -> entry).
+    """A folder that a spec file lies in; subclasses say which files are there, and read those that are wanted.
 
-    Files that git ignores are not among them, but a spec may name one: a program that is built there.  ``built`` are
-    those that the last call of `code` took.
+    Paths are from that folder; submodules are no files.  Thousands may lie beside a spec that names one of them as its
+    code, so nothing is read before it is known to be code.  Files that git ignores are not among them, but a spec may
+    name one: a program that is built there.  ``built`` are those that the last call of `code` took.
     """
 
     repo: Repo
     path: str
     built: dict[str, Entry]
 
-    def files(self) -> dict[str, Entry]:
+    def paths(self) -> Collection[str]:
+        """All files that are there and not ignored."""
+        raise NotImplementedError
+
+    def read(self, paths: Sequence[str]) -> dict[str, Entry]:
+        """Path -> entry of files that are among `paths()`; their blobs are in the repository then."""
         raise NotImplementedError
 
     def ignored(self, name: str) -> dict[str, Entry]:
@@ -547,49 +567,44 @@ class Origin:
             BadSpec: the spec names code that is not there, or lies at the root without naming any.
         """
         self.built = {}
-        found = {p: e for p, e in self.files().items() if e.mode != SUBMODULE}
         if spec.code is not None:
-            return self._named(spec, found)
+            return self._named(spec)
         if not _folder(self.path):
             raise BadSpec(
                 f'{self.path}: a spec at the root of the repository must name its code, e.g. "code": ["train.py"] '
                 'or "code": []'
             )
-        ignored = self._ignored(found)
-        return {
-            path: entry
-            for path, entry in found.items()
-            if path.split("/")[0] not in ("data", ".dvc", ".git")
-            and path != ".gitpipeignore"
-            and path not in ignored
-            and not self._is_spec(path, entry)
-        }
+        paths = [p for p in self.paths() if p.split("/")[0] not in ("data", ".dvc", ".git") and p != IGNORE]
+        ignored = self._ignored(paths)
+        found = self.read([path for path in paths if path not in ignored])
+        return {path: entry for path, entry in found.items() if not self._is_spec(path, entry)}
 
-    def _named(self, spec: Spec, files: dict[str, Entry]) -> dict[str, Entry]:
+    def _named(self, spec: Spec) -> dict[str, Entry]:
         chosen: dict[str, Entry] = {}
+        there: dict[str, None] = {}
         for name in spec.code or ():
             wanted = str(PurePosixPath(name))
-            part = {p: e for p, e in files.items() if wanted == "." or p == wanted or p.startswith(wanted + "/")}
-            if not part and wanted != ".":
-                part = self.ignored(wanted)
-                self.built.update(part)
-            if not part:
+            part = [p for p in self.paths() if wanted == "." or p == wanted or p.startswith(wanted + "/")]
+            there.update(dict.fromkeys(part))
+            built = self.ignored(wanted) if not part and wanted != "." else {}
+            self.built.update(built)
+            chosen.update(built)
+            if not part and not built:
                 where = f"{_folder(self.path) or '.'}/"
                 raise BadSpec(
                     f"{self.path}: code {name!r} of pipeline {spec.name} is not in {where}: add it there, or build it"
                 )
-            chosen.update(part)
-        return chosen
+        return {**chosen, **self.read(list(there))}
 
-    def _ignored(self, files: dict[str, Entry]) -> set[str]:
-        entry = files.get(".gitpipeignore")
-        if entry is None:
+    def _ignored(self, paths: Sequence[str]) -> set[str]:
+        """Those of `paths` that the folder's own list of what is no code matches."""
+        if IGNORE not in self.paths():
             return set()
         import pathspec
 
-        lines = self.repo.blob(entry.sha).decode("utf-8", "replace").splitlines()
-        spec = pathspec.GitIgnoreSpec.from_lines(lines)
-        return set(spec.match_files(files))
+        text = b"".join(self.repo.blob(entry.sha) for entry in self.read([IGNORE]).values())
+        spec = pathspec.GitIgnoreSpec.from_lines(text.decode("utf-8", "replace").splitlines())
+        return set(spec.match_files(paths))
 
     def _is_spec(self, path: str, entry: Entry) -> bool:
         if "/" in path or not path.endswith(SPEC_ENDINGS) or entry.mode not in (BLOB, EXE):
@@ -612,10 +627,18 @@ class CommitOrigin(Origin):
     def ignored(self, name: str) -> dict[str, Entry]:
         return {path: entry for path, entry in self.kept.items() if path == name or path.startswith(name + "/")}
 
-    def files(self) -> dict[str, Entry]:
+    def paths(self) -> Collection[str]:
+        return self._files
+
+    def read(self, paths: Sequence[str]) -> dict[str, Entry]:
+        return {path: self._files[path] for path in paths}
+
+    @functools.cached_property
+    def _files(self) -> dict[str, Entry]:
         folder = _folder(self.path)
         entry = self.repo.entry(self.sha, folder) if folder else Entry(TREE, self.sha)
-        return dict(self.repo.walk(entry.sha)) if entry and entry.mode == TREE else {}
+        below = self.repo.walk(entry.sha) if entry and entry.mode == TREE else ()
+        return {path: entry for path, entry in below if entry.mode != SUBMODULE}
 
 
 class WorkingOrigin(Origin):
@@ -624,57 +647,77 @@ class WorkingOrigin(Origin):
     def __init__(self, repo: Repo, top: Path, path: str) -> None:
         self.repo, self.top, self.path = repo, top, path
         self.head = repo.git("rev-parse", "-q", "--verify", "HEAD", cwd=top).strip() if _born(repo, top) else None
-        self.dirty = False
+        self.built = {}
 
-    def files(self) -> dict[str, Entry]:
+    def paths(self) -> Collection[str]:
+        return self._files[0]
+
+    def read(self, paths: Sequence[str]) -> dict[str, Entry]:
+        prefix, (there, _) = self._prefix, self._files
+        clean = {path: entry for path in paths if (entry := there[path]) is not None}
+        fresh = self._hash([prefix + path for path in paths if path not in clean])
+        return clean | {name.removeprefix(prefix): entry for name, entry in fresh.items()}
+
+    @property
+    def _prefix(self) -> str:
         folder = _folder(self.path)
+        return f"{folder}/" if folder else ""
+
+    @functools.cached_property
+    def _files(self) -> tuple[dict[str, Entry | None], bool]:
+        """The files that are there, those that are not as the commit has them without an entry; whether any is so."""
+        folder, prefix = _folder(self.path), self._prefix
         where = f":(literal){folder}" if folder else "."
         listed = self.repo.git(
             "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", where, cwd=self.top
         )
         names = dict.fromkeys(name for name in listed.split("\0") if name)
         base: dict[str, Entry] = {}
-        changed = set(names)
+        changed: set[str] = set()
         if self.head:
             entry = self.repo.entry(self.head, folder) if folder else Entry(TREE, self.head)
             if entry and entry.mode == TREE:
-                prefix = f"{folder}/" if folder else ""
                 base = {prefix + p: e for p, e in self.repo.walk(entry.sha)}
             diff = self.repo.git("diff", "--name-only", "-z", "--no-renames", self.head, "--", where, cwd=self.top)
-            changed = (set(names) - set(base)) | set(diff.split("\0"))
-        found: dict[str, Entry] = {}
+            changed = set(diff.split("\0"))
+        found: dict[str, Entry | None] = {}
         for name in names:
-            if name not in changed and name in base:
+            if name in base and name not in changed:
                 found[name] = base[name]
-            elif (fresh := self._hash(name)) is not None:
-                found[name] = fresh
-        cut = len(folder) + 1 if folder else 0
-        self.dirty = found != base
-        return {name[cut:]: entry for name, entry in found.items()}
+            elif _is_file(self.top / name):  # else it is deleted, or a repository of its own
+                found[name] = None
+        dirty = found != base
+        return {n.removeprefix(prefix): e for n, e in found.items() if e is None or e.mode != SUBMODULE}, dirty
 
     def ignored(self, name: str) -> dict[str, Entry]:
-        folder = _folder(self.path)
-        prefix = f"{folder}/" if folder else ""
         options = ("--others", "--ignored", "--exclude-standard")
-        listed = self.repo.git("ls-files", "-z", *options, "--", f":(literal){prefix}{name}", cwd=self.top)
-        entries = {path: self._hash(path) for path in listed.split("\0") if path}
-        return {path.removeprefix(prefix): entry for path, entry in entries.items() if entry}
+        listed = self.repo.git("ls-files", "-z", *options, "--", f":(literal){self._prefix}{name}", cwd=self.top)
+        entries = self._hash([path for path in listed.split("\0") if path])
+        return {path.removeprefix(self._prefix): entry for path, entry in entries.items()}
 
-    def _hash(self, name: str) -> Entry | None:
-        path = self.top / name
-        if path.is_symlink():
-            return Entry(LINK, self.repo.write_blob(str(path.readlink()).encode("utf-8", "surrogateescape")))
-        if not path.is_file():
-            return None  # deleted, or a submodule
-        sha = self.repo.git("hash-object", "-w", "--", name, cwd=self.top).strip()
-        return Entry(EXE if path.stat().st_mode & 0o100 else BLOB, sha)
+    def _hash(self, names: Sequence[str]) -> dict[str, Entry]:
+        """Write files as they lie there, all others in one process; what is no file is left out."""
+        found: dict[str, Entry] = {}
+        plain: list[str] = []
+        for name in names:
+            path = self.top / name
+            if path.is_symlink():
+                target = str(path.readlink()).encode("utf-8", "surrogateescape")
+                found[name] = Entry(LINK, self.repo.write_blob(target))
+            elif path.is_file():
+                plain.append(name)
+        lines = "".join(f"{_quoted(name)}\n" for name in plain).encode("utf-8", "surrogateescape")
+        shas = self.repo.git("hash-object", "-w", "--stdin-paths", stdin=lines, cwd=self.top).split() if plain else []
+        for name, sha in zip(plain, shas, strict=True):
+            found[name] = Entry(EXE if (self.top / name).stat().st_mode & 0o100 else BLOB, sha)
+        return found
 
     def source(self) -> Source:
-        """Where this came from; call after `code`."""
+        """Where this came from, with what the last call of `code` took."""
         ref = self.repo.git("symbolic-ref", "-q", "HEAD", cwd=self.top).strip() if self._on_branch() else ""
         if not ref or not self.head:
             return Source("", "", self.path, True)
-        return Source(ref.removeprefix(HEADS), self.head, self.path, self.dirty, tuple(self.built))
+        return Source(ref.removeprefix(HEADS), self.head, self.path, self._files[1], tuple(self.built))
 
     def _on_branch(self) -> bool:
         try:
@@ -696,16 +739,40 @@ class LooseOrigin(Origin):
             if spec.code:
                 raise BadSpec(f"{self.path}: a spec from standard input cannot name code: save it to a file")
             return {}
-        return self._named(spec, self.files())
+        return self._named(spec)
 
-    def files(self) -> dict[str, Entry]:
+    def paths(self) -> Collection[str]:
+        return self._files
+
+    def read(self, paths: Sequence[str]) -> dict[str, Entry]:
         found: dict[str, Entry] = {}
-        for path in sorted(self.folder.rglob("*")) if self.folder else []:
-            relative = path.relative_to(self.folder).as_posix()  # type: ignore[arg-type]
-            if ".git" not in relative.split("/") and path.is_file() and not path.is_symlink():
-                mode = EXE if path.stat().st_mode & 0o100 else BLOB
-                found[relative] = Entry(mode, self.repo.write_blob(path.read_bytes()))
+        for path in paths:
+            file = self._files[path]
+            mode = EXE if file.stat().st_mode & 0o100 else BLOB
+            found[path] = Entry(mode, self.repo.write_blob(file.read_bytes()))
         return found
+
+    @functools.cached_property
+    def _files(self) -> dict[str, Path]:
+        found: dict[str, Path] = {}
+        for where, folders, names in os.walk(self.folder) if self.folder else ():
+            folders[:] = [name for name in folders if name != ".git"]
+            files = [Path(where, name) for name in names if name != ".git"]
+            regular = (file for file in files if file.is_file() and not file.is_symlink())
+            found.update((file.relative_to(self.folder or where).as_posix(), file) for file in regular)
+        return found
+
+
+def _is_file(path: Path) -> bool:
+    return path.is_symlink() or path.is_file()
+
+
+def _quoted(name: str) -> str:
+    """A path as `git hash-object --stdin-paths` reads it, a line each."""
+    if not name.startswith('"') and not set(name) & set("\r\n"):
+        return name
+    escapes = {"\\": "\\\\", '"': '\\"', "\n": "\\n", "\r": "\\r"}
+    return '"' + "".join(escapes.get(char, char) for char in name) + '"'
 
 
 def _folder(path: str) -> str:

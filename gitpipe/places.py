@@ -19,6 +19,7 @@ from gitpipe.repo import HEADS, Repo
 
 OPEN = "refs/gitpipe-local/open/"
 HEX = re.compile(r"[0-9a-f]{4,64}\Z")
+NEW = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*\Z")  # what may become a branch
 ID = re.compile(r"[0-9a-f]{32}\Z")
 MAX_PART, MAX_PATH = 255, 3000
 """Bytes of a file's name on all common file systems; of a whole path, with room for the folders above ``data/``."""
@@ -72,7 +73,7 @@ class Places:
         if at:
             place = self._revision(name, branch_word)
             if place is None and known:
-                raise NotFound(f"{name} has no branch or commit {branch_word!r}: see `gitpipe list-commit {name}`")
+                raise _no_revision(name, branch_word)
             place = place or Place(name, git_branch(name, branch_word), None, "", "")
         elif rest and not colon and (found := self._revision(name, rest[0])) is not None:
             place, chosen = found, True
@@ -83,7 +84,7 @@ class Places:
             raise NotFound(f"repo {name} does not exist: see `gitpipe list-repo`, or `gitpipe create-repo {name}`")
         if len(rest) > (1 if path else 0):
             if not path or (len(rest) == 2 and not colon and not chosen):
-                raise NotFound(f"{name} has no branch or commit {rest[0]!r}: see `gitpipe list-commit {name}`")
+                raise _no_revision(name, rest[0])
             raise UsageError(f"too many words: {' '.join(rest)!r}; expected REPO [BRANCH|COMMIT] [PATH]")
         if rest:
             return Place(place.repo, place.branch, place.commit, place.open, clean_path(rest[0]), place.at_head)
@@ -129,8 +130,11 @@ class Places:
         for ref in self.repo.refs("refs/heads"):
             if repo_of(ref.removeprefix(HEADS))[0] == name and self.repo.reflog_says(ref, sha) is not None:
                 return ref.removeprefix(HEADS)
-        grep = f"--grep=Provenance: {name}@{sha}"
-        return name if self.repo.git("log", "-n", "1", "--branches", "-F", grep, "--format=%H").strip() else None
+        # Of whichever branch of the repo: that may be gone since, and its reflog with it.
+        wanted = f"^Provenance: ({name}(@[^@]+)?)@{sha}$"
+        made = self.repo.git("log", "-n", "1", "--branches", "-E", f"--grep={wanted}", "--format=%B")
+        named = re.search(wanted, made, re.MULTILINE)
+        return named[1] if named else None
 
     def _written_to(self, name: str, sha: str) -> str:
         """The branch that an output commit of pipeline `name` was made for, as its own record says."""
@@ -159,6 +163,12 @@ class Places:
                 if found_sha:
                     return Place(name, branch.removeprefix(HEADS), found_sha, "", "", False)
         return None
+
+
+def _no_revision(name: str, word: str) -> NotFound:
+    """The next step is to make the branch, as Pachyderm does by itself, unless the word was to be a commit's id."""
+    make = f", or `gitpipe create-branch {name} {word}`" if NEW.match(word) and not HEX.match(word) else ""
+    return NotFound(f"{name} has no branch or commit {word!r}: see `gitpipe list-commit {name}`{make}")
 
 
 def clean_path(path: str) -> str:

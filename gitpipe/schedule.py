@@ -93,14 +93,15 @@ class Schedule:
     text: str
 
     def __post_init__(self) -> None:
-        if self._period or len(self._fields.split()) == 5:
-            try:
-                if self._period or self.after(0) is not None:
-                    return
-            except ValueError as error:
-                raise ValueError(f"{self._wanted()}: {error}") from None
+        try:
+            known = bool(self._period) or len(self._fields.split()) == 5
+            comes = known and self.after(0) is not None
+        except ValueError as error:
+            raise ValueError(f"{self._wanted()}: {error}") from None
+        if not known:
+            raise ValueError(self._wanted())
+        if not comes:
             raise ValueError(f"{self.text!r} never comes")
-        raise ValueError(self._wanted())
 
     def _wanted(self) -> str:
         return f'expected a schedule such as "@every 10s", "@daily" or "30 4 * * 1", got {self.text!r}'
@@ -109,7 +110,12 @@ class Schedule:
     def _period(self) -> int:
         """Seconds between two strikes; 0 where there are fields."""
         word, _, rest = self.text.strip().partition(" ")
-        return max(1, int(duration(rest.strip()))) if word == EVERY else 0
+        if word != EVERY:
+            return 0
+        seconds = duration(rest.strip())
+        if seconds < 1:
+            raise ValueError("expected at least 1s")
+        return int(seconds)
 
     @property
     def _fields(self) -> str:

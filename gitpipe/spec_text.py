@@ -30,7 +30,11 @@ class Document:
 
 
 class _Twice(Exception):
-    """A key that stands twice in one object."""
+    """A key stands twice in one object of JSON."""
+
+
+def _twice(source: str, line: int, key: str) -> BadSpec:
+    return BadSpec(f"{source}:{line}: {key!r} stands twice in one object; keep one of them")
 
 
 def snake(key: str) -> str:
@@ -50,14 +54,12 @@ def documents(data: bytes, source: str) -> list[Document]:
     text = _decode(data, source)
     try:
         if text.lstrip()[0] in "{[" and not source.endswith((".yaml", ".yml")):
-            found = list(_json_documents(text))
+            found = list(_json_documents(text, source))
         else:
             found = _yaml_documents(text, source)
     except json.JSONDecodeError as e:
         problem = e.msg[:1].lower() + e.msg[1:]
         raise BadSpec(f"{source}:{e.lineno}: not valid JSON: {problem} (column {e.colno})") from None
-    except _Twice as e:
-        raise BadSpec(f"{source}: {e} stands twice in one object; keep one of them") from None
     except RecursionError:
         raise BadSpec(f"{source}: nested too deeply for a pipeline spec") from None
     except ValueError:  # Python reads no whole number of more than 4,300 digits
@@ -84,10 +86,14 @@ def _decode(data: bytes, source: str) -> str:
 # JSON
 
 
-def _json_documents(text: str) -> Iterator[Document]:
+def _json_documents(text: str, source: str) -> Iterator[Document]:
     at = _skip(text, 0)
     while at < len(text):
-        value, end = _DECODER.raw_decode(text, at)
+        try:
+            value, end = _DECODER.raw_decode(text, at)
+        except _Twice:
+            key, begins = _json_twice(text, at) or ("a key", at)
+            raise _twice(source, text.count("\n", 0, begins) + 1, key) from None
         if isinstance(value, list):
             for index, each in enumerate(value):
                 yield Document(each, _json_lines(text, at, (index,)))
@@ -114,23 +120,40 @@ def _json_lines(text: str, start: int, prefix: Path) -> Callable[[Path], int]:
 def _json_children(text: str, at: int) -> Children:
     """The members of the object or array at `at`, of a text that is known to be valid JSON."""
     out: Children = {}
-    opening = text[at]
+    for name, begins, value in _json_members(text, at):
+        for each in (name, snake(name) if isinstance(name, str) else name):
+            out[each] = (begins, value)
+    return out
+
+
+def _json_members(text: str, at: int) -> Iterator[tuple[str | int, int, int]]:
+    """(name or index, where it begins, where its value begins) of the members of the object or array at `at`."""
+    opening, index = text[at], 0
     if opening not in "{[":
-        return out
+        return
     at = _skip(text, at + 1)
     while text[at] not in "}]":
-        begins, key = at, len(out)
-        names: tuple[str | int, ...] = (key,)
+        begins, name = at, index
         if opening == "{":
-            name, at = _DECODER.raw_decode(text, at)
-            names = (name, snake(name))
+            name, at = _PLAIN.raw_decode(text, at)
             at = _skip(text, _skip(text, at) + 1)
-        for each in names:
-            out[each] = (begins, at)
-        at = _skip(text, _DECODER.raw_decode(text, at)[1])
+        yield name, begins, at
+        at = _skip(text, _PLAIN.raw_decode(text, at)[1])
         if text[at] == ",":
             at = _skip(text, at + 1)
-    return out
+        index += 1
+
+
+def _json_twice(text: str, at: int) -> tuple[str, int] | None:
+    """The first name that stands twice in one object, and where it does so again; `text` may end in no valid JSON."""
+    seen: set[str | int] = set()
+    for name, begins, value in _json_members(text, at):
+        if name in seen:
+            return str(name), begins
+        seen.add(name)
+        if found := _json_twice(text, value):
+            return found
+    return None
 
 
 def _skip(text: str, at: int) -> int:
@@ -141,14 +164,11 @@ def _skip(text: str, at: int) -> int:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     out = dict(pairs)
     if len(out) < len(pairs):
-        seen: set[str] = set()
-        for key, _ in pairs:
-            if key in seen:
-                raise _Twice(repr(key))
-            seen.add(key)
+        raise _Twice
     return out
 
 
+_PLAIN = json.JSONDecoder()
 _DECODER = json.JSONDecoder(object_pairs_hook=_object)
 
 
@@ -214,7 +234,7 @@ def _check_yaml(events: Iterable[Any], source: str) -> None:
             anchor, size = event.anchor, 1
             if top.mapping and top.members % 2 == 0:
                 if event.value in top.keys:
-                    raise _Twice(repr(event.value))
+                    raise _twice(source, event.start_mark.line + 1, event.value)
                 top.keys.add(event.value)
         else:
             continue

@@ -315,8 +315,8 @@ class DagNode:
 @dataclass(frozen=True, slots=True)
 class DagEdge:
     source: str  # the node that is read
-    target: str  # the pipeline that reads it
-    glob: str = "/"
+    target: str  # the pipeline that reads it, or the branch that a trigger moves up to it
+    glob: str = "/"  # for a trigger, its conditions: ``Commits(3)``
 
 
 @dataclass(frozen=True, slots=True)

@@ -229,11 +229,11 @@ def test_gitpipe_run_comes_to_an_end_beside_a_fast_clock(lab: Lab) -> None:
 def test_the_repo_comes_and_goes_with_its_pipeline(lab: Lab, tmp_path: Path) -> None:
     create(lab)
     create(lab, "q", repo="clock")
-    lab.data("mine", {"x": "1"})
+    lab.project.data.create_repo("mine")
     create(lab, "r", repo="mine")
     for _ in range(2):
         advance(lab, 10)
-    assert set(lab.files("mine")) == {"x", rfc3339(EPOCH + 10)}, "beside the files that are there"
+    assert set(lab.files("mine")) == {rfc3339(EPOCH + 10)}
     with pytest.raises(Refused, match="p_tick is read by pipeline p"):
         lab.project.data.delete_repo("p_tick")
     lab.git("worktree", "add", "-q", str(tmp_path / "tree"), "p_tick")
@@ -241,12 +241,37 @@ def test_the_repo_comes_and_goes_with_its_pipeline(lab: Lab, tmp_path: Path) -> 
         lab.project.pipelines.delete("p")
     lab.git("worktree", "remove", "--force", str(tmp_path / "tree"))
     lab.pipeline("reader", {"clock": "/*"})
-    for name in ("p", "q", "r"):
-        lab.project.pipelines.delete(name)
+    said = [lab.project.pipelines.delete(name) for name in ("p", "q", "r")]
+    assert said == [["p: deleted, and with it p_tick"], ["q: deleted"], ["r: deleted"]]
     assert not lab.head("p_tick")
     assert lab.head("clock"), "somebody else reads it"
     assert lab.head("mine"), "it was there before"
     assert advance(lab, 1000) is None
+
+
+def test_a_cron_input_that_an_update_drops(lab: Lab) -> None:
+    """Its repo stays as long as the pipeline, and longer where another one reads it."""
+    create(lab)
+    advance(lab, 10)
+    for name in ("tock", "tack"):
+        cron = {"name": name, "spec": "@every 10s", "start": START}
+        path = lab.write_spec("p", {"none": "/"}, LIST, input={"cron": cron})
+        plan = lab.project.pipelines.plan_update([str(path)])
+        said = lab.project.pipelines.update([str(path)])
+        old = "p_tick" if name == "tock" else "p_tock"
+        assert said == [f"p: {old} gets no more ticks of it and stays: `gitpipe delete-repo {old}`", "p: updated"]
+        assert plan.notes == said[:1]
+        advance(lab, 20)
+    assert [len(ticks(lab, f"p_{name}")) for name in ("tick", "tock", "tack")] == [1, 1, 1]
+    lab.git("branch", "copy", "p_tick")
+    lab.pipeline("reader", {"p_tock": "/*"})
+    assert lab.project.pipelines.delete("p", keep_repo=True) == [
+        "p: deleted, and with it p_tack, p_tick (its repo is kept)"
+    ]
+    assert lab.head("p_tock") and lab.head("copy") and not lab.head("p_tick") and not lab.head("p_tack")
+    create(lab, script="ls /pfs/tick > /pfs/out/seen")
+    advance(lab, 30)
+    assert list(lab.files("p_tick")) == [rfc3339(EPOCH + 30)], "no old ticks"
 
 
 def test_what_cannot_be_is_refused_and_nothing_is_made(lab: Lab) -> None:
@@ -260,6 +285,33 @@ def test_what_cannot_be_is_refused_and_nothing_is_made(lab: Lab) -> None:
     with pytest.raises(BadSpec, match="expected a schedule"):
         create(lab, "q", spec="@never")
     assert lab.git("for-each-ref") == before
+
+
+def test_a_tick_replaces_ticks_only(lab: Lab) -> None:
+    """A repo of data is refused, also under the default name; and what somebody puts beside the ticks stays."""
+    tick = rfc3339(EPOCH)
+    for branch, files in {"p_tick": {"x": "1"}, "odd": {tick: "not empty"}, "deep": {f"d/{tick}": ""}}.items():
+        lab.data(branch, files)
+        before = lab.git("for-each-ref")
+        repo = None if branch == "p_tick" else branch
+        with pytest.raises(Refused, match=f'repo {branch} holds files that are no ticks: give .* tick another "repo"'):
+            create(lab, repo=repo, overwrite=True)
+        with pytest.raises(Refused, match="no ticks"):
+            path = str(lab.root / "specs" / "p.json")
+            lab.project.pipelines.plan_update([path], create=True)
+        assert lab.git("for-each-ref") == before
+    lab.data("clock", {tick: ""})
+    create(lab, repo="clock", overwrite=True)
+    advance(lab, 10)
+    (lab.root / "x").write_text("1")
+    lab.project.data.put_file(["clock", "x"], [str(lab.root / "x")])
+    advance(lab, 20)
+    assert lab.files("clock") == {"x": "1", rfc3339(EPOCH + 20): ""}
+    create(lab, "q", overwrite=True)
+    lab.project.data.put_file(["q_tick", "x"], [str(lab.root / "x")])
+    assert lab.project.pipelines.update([str(lab.root / "specs" / "q.json")]) == ["q: unchanged"], "made for its ticks"
+    advance(lab, 30)
+    assert lab.files("q_tick") == {"x": "1", rfc3339(EPOCH + 30): ""}
 
 
 def test_a_dirty_working_tree_holds_the_tick_back(lab: Lab, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ import pytest
 from gitpipe import cli, drawing
 from gitpipe.drawing import layout, markup, png, svg, texts
 from gitpipe.errors import NotFound
+from gitpipe.inputs import Trigger
 from gitpipe.views import DagEdge, DagInfo, DagNode
 
 from .conftest import read_terminal
@@ -394,3 +395,26 @@ def test_as_the_terminal_is(shop: Lab) -> None:
     ascii_only = in_terminal(shop.root, 150, "dag", NO_COLOR="1", PYTHONIOENCODING="ascii")
     assert ascii_only.isascii() and "-->|" in ascii_only
     assert "give a file" in in_terminal(shop.root, 150, "dag", "--format", "png")
+
+
+def test_a_trigger_is_an_edge(lab: Lab) -> None:
+    """From the watched branch, or the pipeline that writes it, to the branch that is moved; no other branch has one."""
+    lab.data("a", {"x": "1"})
+    lab.pipeline("model", {"a": "/"}, input={"pfs": {"repo": "a", "glob": "/", "trigger": {"commits": 1}}})
+    lab.ran()
+    project = lab.project
+    project.branches.create(["model@old"], head="master")
+    project.branches.create(["model@prod"], trigger=Trigger(commits=2, size="1MB"), head="master")
+    leaf = {"pfs": {"repo": "model", "branch": "prod", "glob": "/"}}
+    lab.pipeline("infer", {"model": "/"}, input=leaf)
+    found = lab.project.dag()
+    prod = DagEdge("model", "model@prod", "Size(1MB) or Commits(2)")
+    first = (DagEdge("a", "a@model-trigger-1", "Commits(1)"), DagEdge("a@model-trigger-1", "model"))
+    assert set(found.edges) == {*first, prod, DagEdge("model@prod", "infer")}
+    names = [node.name for node in found.nodes]
+    assert all(names.index(edge.source) < names.index(edge.target) for edge in found.edges)
+    assert [node.name for node in lab.project.dag(["infer"]).nodes] == [
+        *("a", "a@model-trigger-1", "model", "model@prod", "infer")
+    ]
+    shown = drawing.FORMATS["text"](found).decode()
+    assert "Commits(1)" in shown and "Size(1MB) or Commits(2)" in shown

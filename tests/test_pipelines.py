@@ -199,3 +199,49 @@ def test_a_pipeline_whose_input_is_gone_does_not_pass_for_running(lab: Lab) -> N
     assert states() == {"copy": "no input", "next": "running"}
     lab.git("branch", "-q", "training", head)
     assert states() == {"copy": "running", "next": "running"}
+
+
+def test_only_the_code_is_read(lab: Lab, tmp_path: Path) -> None:
+    """Whatever else lies beside the spec stays out of git; and names that git reads in its own way."""
+    lab.data("a", {"x": "1"})
+    inside, outside = lab.root / "pipes", tmp_path / "elsewhere"
+    odd = ['odd/"quoted".py', '"a"', "two\nlines.py", "back\\slash\n.py", "odd/ends\r", "train.py"]
+    for folder in (inside, outside):
+        (folder / "odd").mkdir(parents=True)
+        spec = {
+            "pipeline": {"name": folder.name},
+            "transform": {"cmd": ["true"]},
+            "input": {"pfs": {"repo": "a", "glob": "/"}},
+            "code": ["odd", *odd[1:4], "train.py"],
+        }
+        (folder / "p.json").write_text(json.dumps(spec))
+        for name in odd:
+            (folder / name).write_text(name)
+        (folder / "results").mkdir()
+        for number in range(20):
+            (folder / "results" / f"{number}.txt").write_text(f"{folder.name} {number}")
+        lab.project.pipelines.create([str(folder / "p.json")])
+        repo = lab.project.repo
+        code = dict(repo.walk(lab.git("rev-parse", f"__spec__:{folder.name}/code")))
+        assert {path: repo.blob(entry.sha).decode() for path, entry in code.items()} == {name: name for name in odd}
+        repo.close()
+        for number in range(20):
+            sha = lab.git("hash-object", str(folder / "results" / f"{number}.txt"))
+            assert lab.git("cat-file", "-t", sha, check=False) == "", "it was read"
+    assert (
+        lab.git("log", "-1", "--format=%(trailers:key=Source,valueonly)", "__spec__~")
+        .strip()
+        .endswith("-dirty:pipes/p.json")
+    )
+
+
+def test_what_gitpipeignore_names_is_not_read(lab: Lab) -> None:
+    lab.data("a", {"x": "1"})
+    folder = lab.root / "pipes"
+    folder.mkdir()
+    spec = {"pipeline": {"name": "p"}, "transform": {"cmd": ["true"]}, "input": {"pfs": {"repo": "a", "glob": "/"}}}
+    for name, text in {"p.json": json.dumps(spec), ".gitpipeignore": "*.log\n", "a.py": "1", "b.log": "no"}.items():
+        (folder / name).write_text(text)
+    lab.project.pipelines.create([str(folder / "p.json")])
+    assert lab.git("ls-tree", "-r", "--name-only", "__spec__:p/code") == "a.py"
+    assert lab.git("cat-file", "-t", lab.git("hash-object", "pipes/b.log"), check=False) == "", "it was read"

@@ -11,6 +11,7 @@ from gitpipe.errors import BadName, GitpipeError, NotFound, UsageError
 from gitpipe.places import Places, clean_path
 from gitpipe.project import init, open_project
 from tests.conftest import Shell
+from tests.lab import Lab
 
 
 @pytest.fixture
@@ -81,6 +82,12 @@ def test_refusals(places: Places, sh: Shell) -> None:
         assert "\n" not in str(caught.value), words
     with pytest.raises(NotFound):
         places.locate(["training", "d/f"], path=False)
+    for words in (["training", "dev", "f"], ["training@dev:f"], ["training@dev"]):
+        with pytest.raises(NotFound, match=r"`gitpipe create-branch training dev`$"):
+            places.locate(words)
+    for word in ("beef", "-x", "a..b"):
+        with pytest.raises(NotFound, match=r"`gitpipe list-commit training`$"):
+            places.locate(["training", word, "f"])
 
 
 def test_a_commit_amended_away_is_still_of_its_repo(places: Places, sh: Shell) -> None:
@@ -95,6 +102,28 @@ def test_a_commit_amended_away_is_still_of_its_repo(places: Places, sh: Shell) -
     message = f"derived: 1 processed\n\nProvenance: training@{gone}"
     sh(f"git branch derived $(git commit-tree -m '{message}' HEAD^{{tree}})", top)
     assert places.locate([f"training@{gone}"]).commit == gone
+
+
+def test_a_commit_whose_branch_is_gone(lab: Lab, sh: Shell) -> None:
+    """I8: what provenance names can be looked at, traced and made a branch again, also with the reflog gone."""
+    lab.data("A", {"x": "1"})
+    gone = lab.data("A@dev", {"x": "2"})
+    leaf = {"pfs": {"repo": "A", "branch": "dev", "glob": "/"}}
+    lab.pipeline("p", {"A": "/"}, "cp /pfs/A/x /pfs/out", input=leaf)
+    assert lab.ran() == ["p: 1 + 0 / 1 success"]
+    sh("gitpipe delete-branch A dev -f", lab.root)
+    lab.prune()
+    for word in (gone, gone[:10]):
+        place = lab.project.data.locate(["A", word])
+        assert (place.branch, place.commit) == ("A@dev", gone)
+    assert f"A@dev@{gone}" in sh(f"gitpipe inspect-commit A {gone}", lab.root)
+    assert sh(f"gitpipe get-file A@{gone}:x", lab.root) == "2"
+    below = sh(f"gitpipe log --provenance --descendants A@{gone}", lab.root)
+    assert f"p@{lab.head('p')[:7]}" in below
+    with pytest.raises(NotFound):
+        lab.project.data.locate([f"B@{gone}"])
+    sh(f"gitpipe create-branch A dev --head {gone}", lab.root)
+    assert lab.head("A@dev") == gone
 
 
 @pytest.mark.parametrize(("typed", "clean"), [("/", ""), (".", ""), ("./a/b/", "a/b"), ("/a", "a"), ("", "")])

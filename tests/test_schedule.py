@@ -25,7 +25,7 @@ MOMENTS = st.integers(0, 4_000_000_000)
     [
         ("@every 10s", "2026-01-01T00:00:03Z", "2026-01-01T00:00:13Z"),
         ("@every 1h30m", "2026-01-01T00:00:03Z", "2026-01-01T01:30:03Z"),
-        ("@every 500ms", "2026-01-01T00:00:00Z", "2026-01-01T00:00:01Z"),
+        ("@every 1.5s", "2026-01-01T00:00:00Z", "2026-01-01T00:00:01Z"),
         ("@hourly", "2026-01-01T00:00:00Z", "2026-01-01T01:00:00Z"),
         ("@daily", "2026-01-01T00:00:01Z", "2026-01-02T00:00:00Z"),
         ("@midnight", "2025-12-31T23:59:59Z", "2026-01-01T00:00:00Z"),
@@ -69,6 +69,13 @@ def test_moments_there_and_back(when: int) -> None:
 @pytest.mark.parametrize("text", ["", "@every", "@every x", "@reboot", "* * * *", "* * * * * *", "61 * * * *", "daily"])
 def test_what_is_no_schedule(text: str) -> None:
     with pytest.raises(ValueError, match=r"expected a (schedule|duration) such as"):
+        Schedule(text)
+
+
+@pytest.mark.parametrize("text", ["@every 0s", "@every 1ms", "@every 0.5s", "@every -5s", "@every 1d"])
+def test_no_interval_or_one_that_is_too_short(text: str) -> None:
+    wanted = "a duration such as" if text in ("@every -5s", "@every 1d") else "at least 1s"
+    with pytest.raises(ValueError, match=f"got '{text}': expected {wanted}"):
         Schedule(text)
 
 

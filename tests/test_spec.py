@@ -333,7 +333,11 @@ BAD = [
     (b"[" * 100_000, "p.json: nested too deeply for a pipeline spec"),
     (b'{"a":' * 60 + b"1" + b"}" * 60, "p.json:1: nested too deeply for a pipeline spec"),
     (b'{\n"a": 1,\n}', "p.json:3: not valid JSON: expecting property name enclosed in double quotes (column 1)"),
-    (b'{"a": 1, "a": 2}', "p.json: 'a' stands twice in one object; keep one of them"),
+    (b'{"a": 1, "a": 2}', "p.json:1: 'a' stands twice in one object; keep one of them"),
+    (
+        b'{"a": 1}\n[{"b": [\n{"a": "a", "c": {}, "d": 1},\n{"c": 1,\n"c": {}}]}]',
+        "p.json:5: 'c' stands twice in one object; keep one of them",
+    ),
     (b'{"pipeline": {"name": "p"}} nonsense', "p.json:1: not valid JSON: expecting value (column 29)"),
     (b"[1]", "p.json:1: expected an object, got 1"),
     (b"a: [\n", "p.json:2: not valid YAML: did not find expected node content"),

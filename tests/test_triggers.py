@@ -190,7 +190,7 @@ def test_the_branch_comes_and_goes_with_its_pipeline(lab: Lab) -> None:
     assert lab.head("a@p-trigger-1")
     lab.project.pipelines.delete("p")
     assert not lab.head("a@p-trigger-1") and lab.head("a")
-    with pytest.raises(BadSpec, match="input repo nope does not exist"):
+    with pytest.raises(BadSpec, match=r"^specs/p\.json: pipeline p: input repo nope does not exist"):
         create(lab, repo="nope", commits=1)
 
 
@@ -213,7 +213,7 @@ def test_what_would_go_round_for_ever_is_refused(lab: Lab) -> None:
     create(lab, "down", "up", commits=1)
     before = lab.git("for-each-ref")
     path = lab.write_spec("up", {"a": "/*"}, input={"pfs": {"repo": "down", "glob": "/", "trigger": {"commits": 1}}})
-    with pytest.raises(BadSpec, match="in a circle: down → up → down"):
+    with pytest.raises(BadSpec, match=r"^specs/up\.json: pipelines .* in a circle: down → up → down"):
         lab.project.pipelines.update([str(path)])
     with pytest.raises(BadSpec, match=r"in a circle: p → p"):
         create(lab, "p", "p", commits=1)

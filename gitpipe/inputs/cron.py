@@ -17,7 +17,7 @@ class Cron(Pfs):
     Attributes:
         spec: the schedule, ``@every 10s``, ``@daily`` or five fields.
         start: no tick up to this moment (RFC 3339), from which ``@every`` counts; "" is since the pipeline is there.
-        overwrite: each tick's file replaces all earlier ones.
+        overwrite: each tick's file replaces those of earlier ticks, and no other.
 
     Raises:
         BadSpec, BadName: a name, schedule or start that cannot be.

@@ -69,9 +69,13 @@ class Trigger:
 
     def describe(self) -> str:
         """As ``list-branch`` prints it: ``staging on Size(1MB) or Commits(3)``."""
+        return f"{self.branch} on {self.conditions()}"
+
+    def conditions(self) -> str:
+        """``Size(1MB) or Commits(3)``"""
         named = (("Cron", self.cron_spec), ("Size", self.size), ("Commits", self.commits))
         sign = " and " if self.all else " or "
-        return f"{self.branch} on " + sign.join(f"{name}({value})" for name, value in named if value)
+        return sign.join(f"{name}({value})" for name, value in named if value)
 
     def to_dict(self) -> dict[str, Any]:
         """As in a normalised spec, without what is left at its default."""

@@ -6,7 +6,6 @@ what a job is (`gitpipe.job`) nor why there is one (`gitpipe.reconcile`).
 
 from __future__ import annotations
 
-import gc
 import threading
 import time
 import traceback
@@ -26,7 +25,6 @@ from gitpipe.reconcile import Reconciler
 POLL_SECONDS = 0.05
 LOOK_SECONDS = 5.0
 MAX_JOBS = 32
-GARBAGE = (10_000, 10, 10)
 GRACE_SECONDS = 0.5  # for datums that run when the loop is to end; what takes longer is begun again next time
 
 
@@ -95,10 +93,6 @@ class Scheduler:
             on_end: called with each job that is over, from the job's own thread.
         """
         point("runner-started")
-        # A job of 100,000 datums makes a million objects that stay until it ends: to search them for cycles at each
-        # few hundred more takes as long as cutting them does.
-        gc.freeze()
-        gc.set_threshold(*GARBAGE)
         looked, idle_since = 0.0, time.monotonic()
         self._on_end = on_end
         self.journal.clear_workers()

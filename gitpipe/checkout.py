@@ -13,6 +13,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gitpipe import datumindex, workdata
 from gitpipe.blobs.config import DvcConfig, format_config, read_config, read_file
@@ -22,11 +23,12 @@ from gitpipe.commit import SPEC_BRANCH, Listing, check_name, repo_of
 from gitpipe.datatree import DATA, POINTER, data_key, read_listing
 from gitpipe.errors import BadData, BadName, GitpipeError, Refused, UsageError
 from gitpipe.faults import point
-from gitpipe.graph import owners, reads
 from gitpipe.kept import all_kept, kept_sets
-from gitpipe.pipelines import PipelineStore
 from gitpipe.repo import HEADS, RefUpdate, Repo, Worktree
 from gitpipe.scan import printable
+
+if TYPE_CHECKING:
+    from gitpipe.pipelines import PipelineStore
 
 BLOB_MARK = "gitpipe-data"
 MOVING = "gitpipe-moving"  # in the git dir of a working tree: the commits between which its branch is moved
@@ -718,6 +720,8 @@ class Checkouts:
             )
         if not branch:
             raise Refused("HEAD is detached here: `git switch` to the branch that the data is for")
+        from gitpipe.graph import owners, reads  # not at the top: post-checkout needs none of it
+
         pipelines = self.pipelines.all(self.pipelines.head())
         if branch in owners({name: p.spec for name, p in pipelines.items()}):
             raise Refused(f"{branch} is the output of a pipeline: add data to one of its inputs")

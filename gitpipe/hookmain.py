@@ -12,10 +12,12 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from gitpipe.checkout import Checkouts
+    from gitpipe.pipelines import PipelineStore
+    from gitpipe.repo import Repo
 
 
 def main(args: Sequence[str]) -> int:
@@ -44,7 +46,6 @@ def _checkouts(top: Path) -> Checkouts:
     """What `gitpipe.project` would make, whose imports take half as long again."""
     from gitpipe.checkout import Checkouts, blob_store
     from gitpipe.errors import NotARepo
-    from gitpipe.pipelines import PipelineStore
     from gitpipe.repo import Repo
 
     repo = Repo(top)
@@ -52,7 +53,21 @@ def _checkouts(top: Path) -> Checkouts:
     if "gitpipe.python" not in settings:
         raise NotARepo(f"gitpipe is not set up in {top}: run `gitpipe init` there")
     cache, remote = (settings.get(f"gitpipe.{key}", [""])[-1] for key in ("cache", "remote"))
-    return Checkouts(repo, blob_store(repo, cache, repo.top, remote), PipelineStore(repo))
+    return Checkouts(repo, blob_store(repo, cache, repo.top, remote), cast("PipelineStore", _Pipelines(repo)))
+
+
+class _Pipelines:
+    """The `PipelineStore` once somebody asks it something: after a plain switch nobody does, and it imports much."""
+
+    def __init__(self, repo: Repo) -> None:
+        self._repo = repo
+
+    def __getattr__(self, name: str) -> Any:
+        if "_store" not in self.__dict__:
+            from gitpipe.pipelines import PipelineStore
+
+            self._store = PipelineStore(self._repo)
+        return getattr(self._store, name)
 
 
 def pre_commit(top: Path, args: Sequence[str]) -> Iterator[str]:

@@ -30,7 +30,7 @@ ACTIONS = (
     Action(
         "am",
         "post-applypatch",
-        "date +%N >f && git add f && git commit -qm f && git format-patch -q -1 --stdout >../p && git reset -q --hard @~",
+        "date +%N >f && git add f && git commit -qm f && git format-patch -q -1 --stdout >../p; git reset -q --hard @~",
         "git am -q ../p",
     ),
     Action("switch, no data", "post-checkout", "git switch -q main", "git switch -q other", data=False),

@@ -11,7 +11,7 @@ from gitpipe.blobs import BlobStore
 from gitpipe.commit import CommitRef, Listing, git_branch
 from gitpipe.datatree import read_listing
 from gitpipe.datum import Datum
-from gitpipe.inputs import Pfs, datums
+from gitpipe.inputs import Pfs, Read, datums
 from gitpipe.pipelines import Pipeline
 from gitpipe.repo import Repo
 
@@ -25,6 +25,23 @@ def cut(repo: Repo, blobs: BlobStore, pipeline: Pipeline, inputs: Iterable[Commi
     Raises:
         BadData: a listing is malformed, or neither here nor on a remote.
     """
+    digest = pipeline.spec.transform_digest(pipeline.code or "")
+    found: dict[str, Datum] = {}
+    pieces: dict[int, str] = {}
+    rows = list(
+        datums(pipeline.spec.input, reader(repo, blobs, inputs))
+    )  # all at once: `pieces` knows the parts by their address
+    for datum in rows:
+        found.setdefault(datum.id(digest, pieces), datum)
+    return found
+
+
+def reader(repo: Repo, blobs: BlobStore, inputs: Iterable[CommitRef]) -> Read:
+    """What `gitpipe.inputs.datums` reads commits with; each listing is read once, when it is first asked for.
+
+    Args:
+        inputs: a commit of each branch that is read.
+    """
     commits = {ref.branch: ref for ref in inputs}
     listings: dict[str, Listing] = {}
 
@@ -34,13 +51,7 @@ def cut(repo: Repo, blobs: BlobStore, pipeline: Pipeline, inputs: Iterable[Commi
             listings[branch] = read_listing(repo, blobs, commits[branch].sha)
         return commits[branch], listings[branch]
 
-    digest = pipeline.spec.transform_digest(pipeline.code or "")
-    found: dict[str, Datum] = {}
-    pieces: dict[int, str] = {}
-    rows = list(datums(pipeline.spec.input, read))  # all at once: `pieces` knows the parts by their address
-    for datum in rows:
-        found.setdefault(datum.id(digest, pieces), datum)
-    return found
+    return read
 
 
 def describe(datum: Datum) -> str:

@@ -12,13 +12,13 @@ from typing import BinaryIO
 from gitpipe import datumindex
 from gitpipe.blobs import BlobStore
 from gitpipe.catalog import Catalog, Plan
-from gitpipe.commit import CommitRef, Listing, git_branch
-from gitpipe.datatree import is_data, read_listing
+from gitpipe.commit import CommitRef
+from gitpipe.datatree import is_data
 from gitpipe.datum import Datum
-from gitpipe.datums import describe
+from gitpipe.datums import cut, describe, reader
 from gitpipe.errors import BadSpec, NotFound
 from gitpipe.graph import reads
-from gitpipe.inputs import Pfs, datums
+from gitpipe.inputs import datums
 from gitpipe.journal import Journal
 from gitpipe.pipelines import Pipeline
 from gitpipe.repo import HEADS, Repo
@@ -66,10 +66,10 @@ class Preview:
             raise NotFound(f"no pipeline {pipeline!r} in {', '.join(files)}: there is {names}")
         if len(found) > 1:
             raise BadSpec(f"{', '.join(files)} holds {len(found)} pipelines: name one of {names}")
-        reader = _Reader(self.repo, self.blobs, found[0])
-        if reader.without:
-            raise NotFound(f"{reader.without} has no data yet: put some there first, then its datums can be told")
-        chosen = list(islice(reader.rows(), limit))
+        source = _Reader(self.repo, self.blobs, found[0])
+        if source.without:
+            raise NotFound(f"{source.without} has no data yet: put some there first, then its datums can be told")
+        chosen = list(islice(source.rows(), limit))
         known = self._known(found[0])
         digest = found[0].spec.transform_digest(found[0].code or "")
         ids = [datum.id(digest, {}) for datum in chosen]
@@ -78,7 +78,7 @@ class Preview:
             DatumInfo(i, "", "skipped" if i in done else "new", describe(datum))
             for i, datum in zip(ids, chosen, strict=True)
         ]
-        count = len(chosen) if limit is None or len(chosen) < limit else reader.count()
+        count = len(chosen) if limit is None or len(chosen) < limit else source.count()
         return DatumPreview(tuple(infos), count, count >= MOST)
 
     def _lines(self, plan: Plan) -> list[str]:
@@ -88,16 +88,14 @@ class Preview:
         return lines
 
     def _outlook(self, pipeline: Pipeline) -> str:
-        reader = _Reader(self.repo, self.blobs, pipeline)
-        if reader.without:
-            return f"{reader.without} has no data yet"
-        count = reader.count()
+        source = _Reader(self.repo, self.blobs, pipeline)
+        if source.without:
+            return f"{source.without} has no data yet"
+        count = source.count()
         text = f"{count} datum{'' if count == 1 else 's'}"
         if count > LOOKED_UP:
             return f"more than {MOST} datums" if count >= MOST else text
-        digest, pieces = pipeline.spec.transform_digest(pipeline.code or ""), dict[int, str]()
-        rows = list(reader.rows())  # kept, as `pieces` knows the parts by their address
-        ids = {datum.id(digest, pieces) for datum in rows}
+        ids = cut(self.repo, self.blobs, pipeline, source.commits.values())
         done = len(self._known(pipeline)(list(ids)))
         return f"{text}: {len(ids) - done} to run, {done} to skip"
 
@@ -125,21 +123,12 @@ class _Reader:
     """
 
     def __init__(self, repo: Repo, blobs: BlobStore, pipeline: Pipeline) -> None:
-        self.repo, self.blobs, self.input = repo, blobs, pipeline.spec.input
+        self.input = pipeline.spec.input
         heads = {branch: repo.ref(HEADS + branch) for branch in sorted(reads(pipeline.spec))}
         self.commits = {branch: CommitRef(branch, sha) for branch, sha in heads.items() if sha}
-        self.listings: dict[str, Listing] = {}
+        self._read = reader(repo, blobs, self.commits.values())
         absent = [b for b in heads if b not in self.commits or not is_data(repo, self.commits[b].sha)]
         self.without = absent[0] if absent else ""
-
-    def _listing(self, branch: str) -> Listing:
-        if branch not in self.listings:
-            self.listings[branch] = read_listing(self.repo, self.blobs, self.commits[branch].sha)
-        return self.listings[branch]
-
-    def _read(self, leaf: Pfs) -> tuple[CommitRef, Listing]:
-        branch = git_branch(leaf.repo, leaf.branch)
-        return self.commits[branch], self._listing(branch)
 
     def rows(self) -> Iterator[Datum]:
         """Each datum, in the input's order."""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 SET_PARENT_DEATH_SIGNAL, SET_DUMPABLE, SET_CHILD_SUBREAPER = 1, 4, 36
 HOME = "/tmp/home"
-TEMPORARY = ("/tmp", "/var/tmp", "/dev/shm")
+TEMPORARY = ("/tmp", "/var/tmp", "/dev/shm", "/dev/mqueue")
 READ = 1 << 18
 PATIENCE = 30.0
 """Seconds to wait for a killed process to go, before the agent gives itself up for lost."""
@@ -121,6 +121,7 @@ class Agent:
         self._replies = replies
         self._max_log = max_log
         self._buffer = b""
+        self._devices = devices() if inside else {}
         self._wake, wake_write = os.pipe()
         os.set_blocking(self._wake, False)
         os.set_blocking(wake_write, False)
@@ -137,6 +138,8 @@ class Agent:
             self._reply(answer, log)
             if self._inside:
                 empty_temporary()
+                if not self._keeps_devices():
+                    return  # a new sandbox will be made for the next datum
 
     def _next_request(self) -> "dict[str, Any] | None":
         while b"\n" not in self._buffer:
@@ -147,6 +150,12 @@ class Agent:
         line, _, self._buffer = self._buffer.partition(b"\n")
         request: dict[str, Any] = json.loads(line)
         return request
+
+    def _keeps_devices(self) -> bool:
+        """Remove what a command left in /dev, which container engines leave writable; False if it broke a device."""
+        for name in devices().keys() - self._devices.keys():
+            remove("/dev/" + name)
+        return devices() == self._devices
 
     def _reply(self, answer: "dict[str, Any]", log: bytes) -> None:
         answer["log"] = len(log)
@@ -301,6 +310,16 @@ def drain(fd: int, log: Log) -> None:
             if not data:
                 return
             log.add(data)
+
+
+def devices() -> "dict[str, tuple[int, int]]":
+    """What lies in /dev: name -> (mode, device number)."""
+    found = {}
+    with contextlib.suppress(OSError):
+        for entry in os.scandir("/dev"):
+            status = entry.stat(follow_symlinks=False)
+            found[entry.name] = status.st_mode, status.st_rdev
+    return found
 
 
 def empty_temporary() -> None:

@@ -430,9 +430,13 @@ class JobRunner:
 
     def _stage(self, pipeline: Pipeline, image: Image | None) -> Stage:
         transform = pipeline.spec.transform
+        cmd = transform.cmd or (image.entrypoint if image else ())
+        if not cmd and not transform.python:
+            what = "has no ENTRYPOINT" if image else "is not used"
+            raise Failed(f"there is no transform.cmd, and image {transform.image} {what}: give the command in the spec")
         return Stage(
             pipeline=pipeline.name,
-            cmd=transform.cmd,
+            cmd=cmd,
             stdin=transform.stdin,
             env=transform.env,
             code_dir=self._export_code(pipeline.code),

@@ -536,7 +536,7 @@ SCRIPT = re.compile(r"[\w./][\w./-]*\.(?:py|R|r|jl|sh|pl|rb|js)\Z")
 
 def absent_scripts(spec: Spec, code: Container[str]) -> list[str]:
     """Scripts that the command names and `code` lacks, worded: to be said at once, not by the first job."""
-    if spec.transform.working_dir not in ("", "/code"):
+    if spec.transform.working_dir not in ("", "/code") or spec.transform.image:  # an image may have it
         return []
     found = []
     for word in spec.transform.cmd[1:]:

@@ -31,6 +31,7 @@ HOST = "host"  # stands for the image where the host's programs run
 class Transform:
     """What runs on a datum: `cmd`, or the Python callable `python` (``module:function``), never both.
 
+    Neither means the ENTRYPOINT of `image`.
     `env` is sorted by name.  `err_cmd`, `err_stdin` run where the command failed.
     """
 
@@ -230,7 +231,7 @@ def _transform(form: TransformForm) -> Transform:
 
     if form.cmd and form.python:
         raise FieldError(("transform", "python"), 'expected "cmd" or "python", got both')
-    if not form.cmd and not form.python:
+    if not form.cmd and not form.python and not form.image:
         raise FieldError(("transform",), 'expected "cmd", a list of strings such as ["python", "train.py"]')
     if form.cmd and not form.cmd[0]:
         raise FieldError(("transform", "cmd", 0), "expected the name of a program, got an empty string")

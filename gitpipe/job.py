@@ -159,14 +159,14 @@ class JobRunner:
             return
 
         def say(note: str) -> None:
-            work.notes.setdefault(note)
-            self.journal.update_job(seq, notes=work.notes)
+            self.journal.update_job(seq, notes=[*work.notes, note])
 
         choice = self.settings.containers.choose(name, say, stopped)
         if stopped():
             raise Stopped
         if choice.note:
-            say(choice.note)
+            work.notes.setdefault(choice.note)
+            self.journal.update_job(seq, notes=work.notes)
         work.image = choice.image
         work.pipeline = replace(work.pipeline, image=choice.image.id if choice.image else HOST)
         self.journal.set_image(seq, name, work.pipeline.image)

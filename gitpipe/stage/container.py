@@ -93,7 +93,7 @@ class Containers:
         """What stands for the image `name` now; it is pulled if it is not here.
 
         Args:
-            say: told when a pull begins.
+            say: told when a pull begins, what is said is true for as long as it lasts.
             stopped: asked now and then while it lasts; the choice means nothing where that turned true.
 
         Raises:
@@ -102,16 +102,17 @@ class Containers:
         if self._mode == "never":
             return Choice(None, f"image {name} was not used: git config gitpipe.container is never")
         found, reason = engines()
-        image = None
+        image, note = None, ""
         if found:
             engine, image = _look(found, name, self._args)
             if image is None:
                 reason = self._pull(engine, name, say, stopped)
                 engine, image = _look(found, name, self._args)
+                note = f"image {name} was pulled by {engine.name}"
             if image is not None:
                 reason = _try(engine, image)
         if image is not None and not reason:
-            return Choice(image)
+            return Choice(image, note)
         if self._mode == "require":
             raise StageFailed(f"image {name} cannot be used: {reason}; {self._advice(found, name, image)}")
         return Choice(None, f"image {name} was not used, but the programs of this machine: {reason}")
@@ -153,7 +154,7 @@ class Containers:
         before = self._refused(name)
         if before:
             return before
-        say(f"image {name}: pulled by {engine.name}")
+        say(f"image {name}: {engine.name} is pulling it")
         reason = _pull(engine, name, stopped)
         if reason and not stopped():
             reason = f"it is not here and cannot be pulled: {reason}"
@@ -214,13 +215,14 @@ def _ask(argv: Sequence[str], limit: float = _ASK) -> _Said:
         return _Said(-1, "", f"no answer within {limit:g} s")
     except OSError as error:
         return _Said(-1, "", error.strerror or str(error))
-    return _Said(done.returncode, done.stdout.decode(errors="replace"), _last_line(done.stderr, done.returncode))
+    return _Said(done.returncode, done.stdout.decode(errors="replace"), said_last(done.stderr, done.returncode))
 
 
-def _last_line(said: bytes, code: int) -> str:
-    lines = said.decode(errors="replace").strip().splitlines()
-    text = "".join(char if char.isprintable() else " " for char in lines[-1]) if lines else f"exit status {code}"
-    return text.removeprefix("Error: ")[:300]
+def said_last(said: bytes, code: int) -> str:
+    """What a program that failed said, in one line: the last that it called an error, else the last."""
+    lines = said.decode(errors="replace").strip().splitlines() or [f"exit status {code}"]
+    text = next((line for line in reversed(lines) if line.startswith("Error: ")), lines[-1])
+    return "".join(char if char.isprintable() else " " for char in text).removeprefix("Error: ")[:300]
 
 
 def _look(found: Sequence[Engine], name: str, args: Sequence[str]) -> tuple[Engine, Image | None]:
@@ -261,7 +263,7 @@ def _pull(engine: Engine, name: str, stopped: Callable[[], bool]) -> str:
                 if stopped():
                     process.kill()
         said.seek(0)
-        return _last_line(said.read(), process.returncode) if process.returncode else ""
+        return said_last(said.read(), process.returncode) if process.returncode else ""
 
 
 def _try(engine: Engine, image: Image) -> str:
@@ -269,7 +271,7 @@ def _try(engine: Engine, image: Image) -> str:
     if (engine, image) in _works:
         return ""
     try:
-        argv = _run(engine, image, f"gitpipe-trial-{secrets.token_hex(4)}", network="none", binds=())
+        argv = _run(engine, image, f"gitpipe-trial-{secrets.token_hex(4)}", network="host", binds=())
     except StageFailed as error:
         return str(error)
     said = _ask([*argv, "inside", str(os.getpid()), str(MAX_LOG)], _TRY)
@@ -338,7 +340,8 @@ def remove_left(slot: str) -> None:
         return
     found = _ask([program, "ps", "--all", "--quiet", "--filter", f"label={LABEL}={slot}"]).text.split()
     if found:
-        _ask([program, "rm", "--force", *found])
+        # Podman would ask it to stop first, and wait for ten seconds.
+        _ask([program, "rm", "--force", *(["--time", "0"] if name == "podman" else []), *found])
 
 
 def _engine_with(image: Image) -> Engine:

@@ -25,7 +25,7 @@ from gitpipe.errors import BadData, StageFailed
 from gitpipe.stage import MAX_LOG, Result, Stage, Task
 from gitpipe.stage import outputs as outputs_
 from gitpipe.stage.command import PathMap, hard_coding, prepare
-from gitpipe.stage.container import Box, remove_left
+from gitpipe.stage.container import Box, remove_left, said_last
 from gitpipe.stage.sandbox import AGENT, HOME, bubblewrap, detect, inherited_environment, library_environment
 from gitpipe.stage.slot import MARK, Slot, kill_marked
 
@@ -241,11 +241,10 @@ class _Agent:
             self._receive()
         except AgentLost:
             code = self._process.wait()
-            said = Path(stderr).read_text(errors="replace").strip().splitlines()
             self.kill()
             if code == -signal.SIGKILL:
                 raise
-            why = said[-1] if said else f"exit status {code}"
+            why = said_last(Path(stderr).read_bytes(), code)
             raise StageFailed(f"cannot start a worker for pipeline {pipeline}: {why}") from None
 
     def ask(self, request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:

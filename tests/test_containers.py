@@ -289,7 +289,7 @@ def test_an_aborted_datum_takes_its_container_along(kit: Kit, image: Image) -> N
 RUNNER = """
 import pickle, sys
 from pathlib import Path
-from gitpipe.views import JobWhy
+from gitpipe.stage.worker import Worker
 stage, task, slot = pickle.loads(sys.stdin.buffer.read())
 Worker(stage, Path(slot)).run(task)
 """
@@ -302,7 +302,8 @@ def test_a_killed_runner_leaves_no_container(kit: Kit, image: Image) -> None:
         assert runner.stdin
         runner.stdin.write(given)
         runner.stdin.close()
-        until(lambda: processes_with(f"sleep\0{seconds(3000)}"))
+        until(lambda: runner.poll() is not None or processes_with(f"sleep\0{seconds(3000)}"))
+        assert runner.poll() is None
         runner.kill()
     until(lambda: not containers(kit.slots))
     until(lambda: not processes_with(f"sleep\0{seconds(3000)}"))

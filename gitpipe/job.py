@@ -154,7 +154,7 @@ class JobRunner:
         Raises:
             StageFailed: the image cannot be used, and is required.
         """
-        name, seq = work.pipeline.spec.transform.image, work.job.seq
+        name, seq = work.pipeline.spec.transform.container_image, work.job.seq
         if not name:
             return
 
@@ -617,7 +617,7 @@ class JobRunner:
 
     def _job_record(self, work: Work) -> dict[str, object]:
         total = len(work.all)
-        image = {"image": work.pipeline.image} if work.pipeline.spec.transform.image else {}
+        image = {"image": work.pipeline.image} if work.pipeline.spec.transform.container_image else {}
         return {
             **image,
             "job": work.origin.job,

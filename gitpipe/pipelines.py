@@ -55,7 +55,7 @@ class Pipeline:
 
     def ran_in(self, image: str) -> Pipeline:
         """As a job ran it that noted `image`; where none is noted, the image's name was in its datums' ids."""
-        return replace(self, image=image or self.spec.transform.image or HOST)
+        return replace(self, image=image or self.spec.transform.container_image or HOST)
 
     @property
     def parts(self) -> dict[str, Any]:

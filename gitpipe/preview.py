@@ -105,7 +105,7 @@ class Preview:
 
     def _in_force(self, pipeline: Pipeline) -> Pipeline:
         """The pipeline with what it would run in."""
-        image = pipeline.spec.transform.image
+        image = pipeline.spec.transform.container_image
         return replace(pipeline, image=self.containers.identity(image)) if image else pipeline
 
     def _known(self, pipeline: Pipeline) -> _Known:

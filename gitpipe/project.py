@@ -555,7 +555,7 @@ class Project:
     def _containers(self) -> str:
         """Which engine there is; asked where a pipeline has an image only, as it takes a moment."""
         pipelines = self.store.all(self.store.head()).values()
-        return self.containers.describe() if any(p.spec.transform.image for p in pipelines) else ""
+        return self.containers.describe() if any(p.spec.transform.container_image for p in pipelines) else ""
 
     def _waiting(self) -> Iterator[str]:
         """No pipeline runs before each of its inputs has data, be it one side of a union only."""

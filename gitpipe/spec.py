@@ -45,6 +45,11 @@ class Transform:
     err_stdin: tuple[str, ...] = ()
     python: str = ""
 
+    @property
+    def container_image(self) -> str:
+        """The image that it may run in, or "": a callable runs in this machine's own Python."""
+        return "" if self.python else self.image
+
     def to_dict(self) -> dict[str, Any]:
         """Without what is left at its default."""
         values: dict[str, Any] = {

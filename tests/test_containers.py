@@ -409,6 +409,20 @@ def test_without_an_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, clie
     monkeypatch.setattr(container, "_engines", None)
 
 
+def test_docker_understands_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As far as its client can tell without an engine, which it looks for when it has read all options."""
+    if shutil.which("docker") is None:
+        pytest.skip("docker's client is not installed")
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/nobody.sock")
+    docker, image = (
+        container.Engine("docker", "docker", "0:0"),
+        Image("x", "sha256:" + "0" * 64, args=("--gpus", "all")),
+    )
+    argv = container._run(docker, image, "gitpipe-x", "none", [("/tmp/a,b", "/pfs", True)], ("--label", f"{LABEL}=/x"))
+    said = subprocess.run(argv, capture_output=True, text=True, timeout=LONG).stderr
+    assert "connect to the Docker daemon" in said, said
+
+
 # --- pipelines ---
 
 

@@ -82,6 +82,7 @@ class Settings:
     cache: str = ""
     remote: str = ""
     path: str = ""
+    preload: bool = True
 
     @classmethod
     def read(cls, repo: Repo) -> Settings:
@@ -93,6 +94,9 @@ class Settings:
         sandbox = found.get("gitpipe.sandbox", "auto")
         if sandbox not in ("auto", "none", "strict"):
             raise UsageError(f"git config gitpipe.sandbox is {sandbox!r}: use auto, none or strict")
+        preload = found.get("gitpipe.preload", "auto")
+        if preload not in ("auto", "never"):
+            raise UsageError(f"git config gitpipe.preload is {preload!r}: use auto or never")
         try:
             linger = float(found.get("gitpipe.linger", 300))
         except ValueError as error:
@@ -107,6 +111,7 @@ class Settings:
             found.get(CACHE, ""),
             found.get(REMOTE, ""),
             found.get(PATH, ""),
+            preload == "auto",
         )
 
 
@@ -236,7 +241,7 @@ class Project:
             now = Settings.read(self.repo)
             self.blobs.remote = remote_url(self.repo, now.remote)
             executor = open_executor(now.engine, now.ray_address, self.state / "ray")
-            settings = JobSettings(now.python, now.sandbox, self.state / "code", slots)
+            settings = JobSettings(now.python, now.sandbox, self.state / "code", slots, now.preload)
             jobs = JobRunner(
                 self.repo,
                 self.blobs,

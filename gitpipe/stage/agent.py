@@ -240,7 +240,7 @@ class Agent:
             try:
                 warm, pid = self._begin(warm, request, stdin, out_write)
             except OSError as error:
-                return {"error": explain(request["argv"][0], error)}, b""
+                return {"error": explain((request["argv"] or request["warm"]["argv"])[0], error)}, b""
             os.close(stdin)
             os.close(out_write)
             stdin = out_write = -1
@@ -255,7 +255,7 @@ class Agent:
                     with contextlib.suppress(OSError):  # the last of them is closed when all was written
                         os.close(fd)
         code = None if status is None else os.waitstatus_to_exitcode(status)
-        way = warm.way if warm else self._cold or request["way"]
+        way = warm.way if warm else f"a process for each datum: {self._cold or request['way']}"
         return {"code": code, "seconds": seconds, "timed_out": status is None, "way": way}, log.bytes()
 
     def _warmed(self, request: "dict[str, Any]") -> "Warm | None":
@@ -263,7 +263,11 @@ class Agent:
         wanted = request["warm"]
         exclude: dict[str, str] = {}
         while wanted and self._warm is None and not self._cold:
-            warm = self._start_warm(wanted["argv"], wanted["env"], "callable" in wanted["setup"])
+            try:
+                warm = self._start_warm(wanted["argv"], wanted["env"], "callable" in wanted["setup"])
+            except OSError as error:
+                self._cold = error.strerror or str(error)
+                break
             try:
                 warm.send({**wanted["setup"], "exclude": exclude}, [])
                 answer = self._await(warm)

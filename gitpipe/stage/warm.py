@@ -56,8 +56,8 @@ class Wanted:
 
     def __init__(self, roots: "list[str]") -> None:
         self._roots = [os.path.realpath(root) for root in roots]
-        self._seen: "set[str]" = set()
-        self.statements: "dict[str, str]" = {}  # statement -> the top-level package that it is about
+        self._seen: set[str] = set()
+        self.statements: dict[str, str] = {}  # statement -> the top-level package that it is about
 
     def is_own(self, path: "str | None") -> bool:
         """Whether a file is the user's own."""
@@ -143,7 +143,7 @@ def preload(wanted: Wanted, exclude: "dict[str, str]") -> "list[str]":
     Raises:
         Again: an import did what no fork can hide: ``(package, why)``.
     """
-    loaded: "dict[str, None]" = {}
+    loaded: dict[str, None] = {}
     with captured() as printed:
         for statement, top in wanted.statements.items():
             if top in exclude:
@@ -158,7 +158,8 @@ def preload(wanted: Wanted, exclude: "dict[str, str]") -> "list[str]":
                 raise Again(top, "it prints when it is imported")
             if open_files() != files:
                 raise Again(top, "it leaves a file open when it is imported")
-            if any(wanted.is_own(getattr(sys.modules.get(name), "__file__", None)) for name in set(sys.modules) - before):
+            came = [getattr(sys.modules.get(name), "__file__", None) for name in set(sys.modules) - before]
+            if any(map(wanted.is_own, came)):
                 raise Again(top, "it imports the pipeline's own code")
             if has_threads():
                 raise Again(top, "it starts threads when it is imported")
@@ -197,14 +198,12 @@ def flush() -> None:
 
 
 def open_files() -> "set[str]":
-    return {f"{fd}:{target}" for fd in os.listdir("/proc/self/fd") for target in [_link(f"/proc/self/fd/{fd}")] if target}
-
-
-def _link(path: str) -> str:
-    try:
-        return os.readlink(path)
-    except OSError:  # the listing's own
-        return ""
+    """What is open, as ``number:name``."""
+    found = set()
+    for fd in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):  # the listing's own
+            found.add(f"{fd}:{os.readlink(f'/proc/self/fd/{fd}')}")
+    return found
 
 
 def has_threads() -> bool:
@@ -248,15 +247,15 @@ class Forks:
     """What is needed to become the script.
 
     Args:
-        setup: ``script`` or ``module``; ``argv`` (the script's), ``original`` (the interpreter's), ``roots``,
-            ``exclude`` (package -> why it is not to be imported here).
+        setup: ``script`` or ``module``; ``argv`` (the script's), ``original`` (the interpreter's), ``roots``
+            (the pipeline's code, then its inputs), ``exclude`` (package -> why it is not to be imported here).
     """
 
     def __init__(self, setup: "dict[str, Any]") -> None:
-        self.script: "str | None" = setup.get("script")
-        self.module: "str | None" = setup.get("module")
-        self._argv: "list[str]" = setup["argv"]
-        self._code: "types.CodeType | None" = None
+        self.script: str | None = setup.get("script")
+        self.module: str | None = setup.get("module")
+        self._argv: list[str] = setup["argv"]
+        self._code: types.CodeType | None = None
         wanted = Wanted(setup["roots"])
         folder = self._first_on_path()
         if _HERE is not None:
@@ -264,8 +263,8 @@ class Forks:
         sys.argv = list(self._argv)
         sys.orig_argv = list(setup["original"])
         if self.script is not None:
-            self.script = os.path.join(os.getcwd(), _without_dot(self.script))
-            if not os.path.isfile(self.script) or not wanted.is_own(self.script):
+            self.script = os.path.join(os.getcwd(), self.script)
+            if not os.path.isfile(self.script) or not Wanted(setup["roots"][:1]).is_own(self.script):
                 raise Refused(f"{setup['script']} is no file of the pipeline's code")
             wanted.scan(self.script)
             self._compile()
@@ -292,9 +291,10 @@ class Forks:
         return os.path.realpath(os.path.dirname(script))
 
     def _compile(self) -> None:
-        """Once for all datums; what is wrong with the source is told by each child itself."""
-        with contextlib.suppress(Exception), open(str(self.script), "rb") as file:
-            self._code = compile(file.read(), str(self.script), "exec", dont_inherit=True)
+        """Once for all datums; where something is to be said of the source, each child says it itself."""
+        with captured() as printed, contextlib.suppress(Exception), open(str(self.script), "rb") as file:
+            code = compile(file.read(), str(self.script), "exec", dont_inherit=True)
+            self._code = None if printed() else code
 
     def become(self, request: "dict[str, Any]", fds: "list[int]") -> None:
         """In a child that was just forked: be what the script would find if it had been started by itself."""
@@ -324,13 +324,6 @@ class Forks:
             with open(str(self.script), "rb") as file:
                 code = compile(file.read(), str(self.script), "exec", dont_inherit=True)
         exec(code, sys.modules["__main__"].__dict__)
-
-
-def _without_dot(path: str) -> str:
-    """As Python itself shortens the name of a script that is not absolute."""
-    while path.startswith("./"):
-        path = path[2:].lstrip("/")
-    return path
 
 
 def take_streams(fds: "list[int]") -> None:
@@ -365,8 +358,8 @@ class End:
     """
 
     def __init__(self) -> None:
-        self.status: "int | None" = None  # not for us: the interpreter ends by itself
-        self.preloaded: "set[str]" = set()
+        self.status: int | None = None  # not for us: the interpreter ends by itself
+        self.preloaded: set[str] = set()
 
     def __call__(self) -> None:
         if self.status is None:
@@ -377,9 +370,8 @@ class End:
             leave = ctypes.PyDLL(None).exit
         except (ImportError, OSError, AttributeError):
             return
-        clear(sys.modules["__main__"])
-        for name in [name for name in sys.modules if name not in self.preloaded][::-1]:
-            clear(sys.modules.get(name))
+        flush_files()  # first: a file that is freed in a cycle may be closed before what is to be written to it
+        free(["__main__", *(name for name in sys.modules if name not in self.preloaded)])
         flush_files()
         try:
             for stream in (sys.stdout, sys.stderr):
@@ -390,13 +382,20 @@ class End:
         leave(self.status)
 
 
-def clear(module: object) -> None:
-    """Let go of a module's names, private ones first, as the interpreter does at its end."""
-    names = getattr(module, "__dict__", {})
-    for private in (True, False):
-        for name in list(names):
-            if name != "__builtins__" and (name.startswith("_") and not name.startswith("__")) == private:
-                names[name] = None
+def free(names: "list[str]") -> None:
+    """Let go of modules as the interpreter does at its end: what still holds one afterwards finds its names gone."""
+    import gc
+    import weakref
+
+    left = [weakref.ref(module) for module in (sys.modules.pop(name) for name in names) if module is not None]
+    gc.collect()
+    for reference in left[::-1]:
+        held = getattr(reference(), "__dict__", {})
+        for private in (True, False):
+            for name in list(held):
+                if name != "__builtins__" and (name.startswith("_") and not name.startswith("__")) == private:
+                    held[name] = None
+    gc.collect()
 
 
 def flush_files() -> None:
@@ -404,7 +403,6 @@ def flush_files() -> None:
     import gc
     import io
 
-    gc.collect()
     for each in gc.get_objects():
         if isinstance(each, io.IOBase):
             with contextlib.suppress(Exception):
@@ -443,7 +441,7 @@ class Calls:
 
     def __init__(self, setup: "dict[str, Any]") -> None:
         self._name: str = setup["callable"]
-        self._function: "Callable[..., object] | None" = None
+        self._function: Callable[..., object] | None = None
         sys.path.insert(0, setup["path"])
         sys.argv = [""]
 
@@ -537,7 +535,7 @@ def serve(line: Line) -> "Forks | None":
     except Again as again:
         line.send({"again": again.args})
         return None
-    line.send({"ready": True, "loaded": getattr(worker, "loaded", [])})
+    line.send({"ready": True, "loaded": getattr(worker, "loaded", None)})
     if isinstance(worker, Calls):
         while (received := line.receive(2)) is not None:
             line.send({"status": worker.run(*received) << 8})
@@ -581,8 +579,6 @@ def sealed() -> "Callable[[int], object]":
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    if sys.version_info < (3, 9):
-        sys.exit("too old")
     END = End()
     atexit.register(END)  # the first to be registered is the last to be called
     _line = Line(int(sys.argv[1]))

@@ -162,7 +162,7 @@ class Worker:
             "cwd": command.cwd,
             "stdin": command.stdin,
             "timeout": self._stage.timeout,
-            "way": f"a process for each datum: {way}" if way else "",
+            "way": way,
             "warm": warm,
         }
 

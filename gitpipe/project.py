@@ -352,6 +352,7 @@ class Project:
         """
         since = self._oldest_open()
         token = nudges.add_nudge(self.repo.common, "wait")
+        on_progress([progress(row) for row in self._unseen()])
         end = None if timeout is None else time.monotonic() + timeout
         looked, starts = 0.0, 0
         while token.exists():
@@ -446,15 +447,19 @@ class Project:
     def _progress(self, since: int) -> list[Progress]:
         return [progress(row) for row in self.jobs.since(since)]
 
+    def _unseen(self) -> list[JobRow]:
+        """A quick job is done before anybody has typed `gitpipe wait`: those of the newest set are shown once."""
+        shown = int(self.journal.meta(SHOWN) or 0)
+        found = self.journal.jobs("set_id = ? AND seq > ? AND replay = 0", [self.journal.newest_set(), shown])
+        return [row for row in found if row.state.over]
+
     def _outcome(self, since: int) -> list[JobInfo]:
         trouble = self.journal.meta("trouble")
         if trouble:
             raise GitpipeError(trouble)
-        # A quick job is done before anybody has typed `gitpipe wait`: those of the newest set are shown once.
-        shown = int(self.journal.meta(SHOWN) or 0)
-        fresh = self.journal.jobs("set_id = ? AND seq > ? AND replay = 0", [self.journal.newest_set(), shown])
+        unseen = self._unseen()
         self.journal.set_meta(SHOWN, str(self._newest_job()))
-        rows = {row.seq: row for row in [*fresh, *self.jobs.since(since), *self.jobs.failures()]}
+        rows = {row.seq: row for row in [*unseen, *self.jobs.since(since), *self.jobs.failures()]}
         return [job_info(rows[seq]) for seq in sorted(rows)]
 
     def runner_status(self) -> str:

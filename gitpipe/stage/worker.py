@@ -235,6 +235,11 @@ class Worker:
     def stage(self) -> Stage:
         return self._stage
 
+    @property
+    def heavy(self) -> bool:
+        """Whether it keeps an interpreter for the next datum."""
+        return bool(self._command.keep)
+
     def abort(self) -> None:
         """Kill what runs, from another thread than the one in `run`, which then gets a lost result and cleans up."""
         self._aborted = True  # seen by `run` where the agent is only just being started

@@ -82,6 +82,7 @@ class Settings:
     code_dir: Path
     slots_dir: Path
     containers: Containers
+    preload: bool = True
 
 
 class JobRunner:
@@ -449,6 +450,8 @@ class JobRunner:
             writable_inputs=pipeline.spec.writable_inputs,
             timeout=pipeline.spec.datum_timeout,
             image=image,
+            callable=transform.python,
+            preload=self.settings.preload,
         )
 
     def _export_code(self, tree: str | None) -> Path:

@@ -49,6 +49,8 @@ class Stage:
         accept_return_code: exit codes beside 0 that mean success.
         writable_inputs: private, writable copies of the inputs instead of read-only links.
         image: the container image that it runs in; None: with the host's programs.
+        callable: ``module:function`` in the code tree, called in place of `cmd`, which is empty then.
+        preload: whether Python scripts may be run by forks of an interpreter that has done their imports.
     """
 
     pipeline: str
@@ -65,6 +67,8 @@ class Stage:
     writable_inputs: bool = False
     timeout: float | None = None
     image: Image | None = None
+    callable: str = ""
+    preload: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -305,7 +305,7 @@ class Box:
         cwd = stage.working_dir or ("/code" if self._code else self._image.working_dir or "/")
         stdin = "".join(f"{line}\n" for line in stage.stdin) if stage.stdin else None
         note = f"/code is the image's own: the pipeline's code has no {own}" if own else ""
-        self.command = Command(stage.cmd, stdin, cwd, note)
+        self.command = Command(stage.cmd, stdin, cwd, note, way="it runs in a container")
 
     def environment(self) -> dict[str, str]:
         """What every datum gets: the image's variables, and the spec's."""

@@ -25,7 +25,16 @@ from gitpipe.errors import BadData, StageFailed
 from gitpipe.stage import MAX_LOG, Result, Stage, Task
 from gitpipe.stage import outputs as outputs_
 from gitpipe.stage.command import PathMap, hard_coding, prepare
-from gitpipe.stage.sandbox import AGENT, HOME, bubblewrap, detect, inherited_environment, library_environment
+from gitpipe.stage.sandbox import (
+    AGENT,
+    HOME,
+    PROXIES,
+    bubblewrap,
+    detect,
+    inherited_environment,
+    library_environment,
+    open_filter,
+)
 from gitpipe.stage.slot import MARK, Slot, kill_marked
 
 _PLAIN = re.compile(r"[\w./+@-]+\Z", re.ASCII)
@@ -171,6 +180,8 @@ class Worker:
         env["PATH"] = f"{folder}:{env['PATH']}" if folder else env["PATH"]
         env["HOME"] = home
         env["TMPDIR"] = "/tmp" if self._sandboxed else self._slot.tmp
+        if self._stage.sandbox == "strict":
+            env = {name: value for name, value in env.items() if name not in PROXIES}
         if not self._sandboxed:
             env = {**library_environment(inherited), **env}
             env["PYTHONDONTWRITEBYTECODE"] = "1"  # the code tree is writable here, and is not the stage's to change
@@ -190,12 +201,13 @@ class Worker:
 
     def _start(self) -> _Agent:
         interpreter = os.path.realpath(sys.executable)
-        if self._sandboxed:
-            argv = [*bubblewrap(self._stage, self._slot.pfs, self._env), "inside"]
-        else:
-            argv = [interpreter, "-I", "-S", AGENT, "outside"]
-        argv += [str(os.getpid()), str(MAX_LOG)]
-        return _Agent(argv, self._env, f"{self._slot.path}/stderr", self._stage.pipeline)
+        more = [str(os.getpid()), str(MAX_LOG)]
+        stderr, pipeline = f"{self._slot.path}/stderr", self._stage.pipeline
+        if not self._sandboxed:
+            return _Agent([interpreter, "-I", "-S", AGENT, "outside", *more], self._env, stderr, pipeline)
+        with open_filter() as fd:
+            argv = [*bubblewrap(self._stage, self._slot.pfs, self._env, fd), "inside", *more]
+            return _Agent(argv, self._env, stderr, pipeline, (fd,))
 
     @property
     def stage(self) -> Stage:
@@ -224,9 +236,11 @@ class Worker:
 class _Agent:
     """The other end of the agent's two pipes."""
 
-    def __init__(self, argv: list[str], env: dict[str, str], stderr: str, pipeline: str) -> None:
+    def __init__(
+        self, argv: list[str], env: dict[str, str], stderr: str, pipeline: str, fds: tuple[int, ...] = ()
+    ) -> None:
         with open(stderr, "wb") as errors:
-            self._process = spawn(argv, env, errors.fileno())
+            self._process = spawn(argv, env, errors.fileno(), fds)
         self._requests = _fileno(self._process.stdin)
         self._replies = _fileno(self._process.stdout)
         self._buffer = b""
@@ -315,8 +329,10 @@ _spawner_lock = threading.Lock()
 _spawner: tuple[int, queue.SimpleQueue[_Job]] | None = None
 
 
-def spawn(argv: list[str], env: dict[str, str], stderr: int) -> subprocess.Popen[bytes]:
+def spawn(argv: list[str], env: dict[str, str], stderr: int, fds: tuple[int, ...] = ()) -> subprocess.Popen[bytes]:
     """Start a process that dies with this one, in a session of its own (a ^C at the terminal is not meant for it).
+
+    It inherits the file descriptors `fds` beside its standard ones.
 
     It is started by one thread that never ends: the kernel's parent-death signal comes when the *thread* that started
     a process ends, so that workers started by a job's thread would die with the job.
@@ -332,6 +348,7 @@ def spawn(argv: list[str], env: dict[str, str], stderr: int) -> subprocess.Popen
             stderr=stderr,
             bufsize=0,
             start_new_session=True,
+            pass_fds=fds,
         )
 
     answer: queue.SimpleQueue[Any] = queue.SimpleQueue()

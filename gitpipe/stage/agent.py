@@ -23,8 +23,11 @@ if TYPE_CHECKING:
     from typing import Any  # not imported when run: it would cost a worker's start 10 ms
 
 SET_PARENT_DEATH_SIGNAL, SET_DUMPABLE, SET_CHILD_SUBREAPER = 1, 4, 36
+IPC_REMOVE = 0
 HOME = "/tmp/home"
-TEMPORARY = ("/tmp", "/var/tmp", "/dev/shm")
+TEMPORARY = ("/tmp", "/var/tmp", "/dev/shm", "/dev/mqueue")
+OOM_SCORE = 500
+"""Where memory runs out, the kernel takes stages before the runner and what else there is (which has 0)."""
 READ = 1 << 18
 PATIENCE = 30.0
 """Seconds to wait for a killed process to go, before the agent gives itself up for lost."""
@@ -129,6 +132,7 @@ class Agent:
 
     def serve(self) -> None:
         self._reply({"ready": True}, b"")
+        before = limits()
         while True:
             request = self._next_request()
             if request is None:
@@ -137,6 +141,9 @@ class Agent:
             self._reply(answer, log)
             if self._inside:
                 empty_temporary()
+                remove_ipc()
+                if limits() != before:
+                    return  # the command changed them for us: the next one is to have a new sandbox
 
     def _next_request(self) -> "dict[str, Any] | None":
         while b"\n" not in self._buffer:
@@ -316,6 +323,29 @@ def empty_temporary() -> None:
             remove(os.path.join(HOME, name))
 
 
+def remove_ipc() -> None:
+    """Remove the shared memory, queues and semaphores of System V that a command left."""
+    for kind in ("shm", "msg", "sem"):
+        with contextlib.suppress(OSError), open(f"/proc/sysvipc/{kind}") as file:
+            for line in file.read().splitlines()[1:]:
+                import ctypes
+
+                libc, number = ctypes.CDLL(None), int(line.split()[1])
+                if kind == "sem":
+                    libc.semctl(number, 0, IPC_REMOVE)
+                else:
+                    getattr(libc, f"{kind}ctl")(number, IPC_REMOVE, None)
+
+
+def limits() -> "list[Any]":
+    """What a command can set for us, too, since it has our user id, and its successors would inherit."""
+    import resource
+
+    kinds = [getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")]
+    found: list[Any] = [resource.getrlimit(kind) for kind in kinds]
+    return [*found, os.getpriority(os.PRIO_PROCESS, 0), os.sched_getscheduler(0), sorted(os.sched_getaffinity(0))]
+
+
 def remove(path: str) -> None:
     """Remove a file or a whole folder; what cannot be removed stays."""
     try:
@@ -336,6 +366,9 @@ def prepare(inside: bool, parent: int) -> None:
         return
     import ctypes
 
+    with contextlib.suppress(OSError, ValueError), open("/proc/self/oom_score_adj", "r+") as file:
+        if int(file.read()) < OOM_SCORE:
+            file.write(str(OOM_SCORE))
     prctl = ctypes.CDLL(None, use_errno=True).prctl
     prctl(SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     prctl(SET_DUMPABLE, 0, 0, 0, 0)  # the command could trace us, or write our answers through /proc/1/fd
@@ -354,7 +387,8 @@ def main() -> None:
     os.umask(0o022)
     agent = Agent(inside, requests, replies, max_log)
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: agent.give_up())
+        # Inside, process 1 is out of reach of all signals that it has no handler for; the sandbox's end is ours.
+        signal.signal(number, signal.SIG_DFL if inside else lambda *_: agent.give_up())
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     prepare(inside, parent)
     if inside:

@@ -26,8 +26,6 @@ SET_PARENT_DEATH_SIGNAL, SET_DUMPABLE, SET_CHILD_SUBREAPER = 1, 4, 36
 IPC_REMOVE = 0
 HOME = "/tmp/home"
 TEMPORARY = ("/tmp", "/var/tmp", "/dev/shm", "/dev/mqueue")
-OOM_SCORE = 500
-"""Where memory runs out, the kernel takes stages before the runner and what else there is (which has 0)."""
 READ = 1 << 18
 PATIENCE = 30.0
 """Seconds to wait for a killed process to go, before the agent gives itself up for lost."""
@@ -366,9 +364,6 @@ def prepare(inside: bool, parent: int) -> None:
         return
     import ctypes
 
-    with contextlib.suppress(OSError, ValueError), open("/proc/self/oom_score_adj", "r+") as file:
-        if int(file.read()) < OOM_SCORE:
-            file.write(str(OOM_SCORE))
     prctl = ctypes.CDLL(None, use_errno=True).prctl
     prctl(SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     prctl(SET_DUMPABLE, 0, 0, 0, 0)  # the command could trace us, or write our answers through /proc/1/fd

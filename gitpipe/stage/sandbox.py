@@ -39,6 +39,13 @@ open-ended: git's variables, Ray's token, the ssh agent, cloud credentials."""
 PROXIES = frozenset(name for name in INHERITED if name.upper().endswith("_PROXY"))
 """Of no use without a network, and the one place among these where passwords are usual."""
 
+EXPENDABLE = (
+    *("/bin/sh", "-c"),
+    '{ read n < "$0" && [ "$n" -ge 500 ] || echo 500 > "$0"; } 2> /dev/null; exec "$@"',
+    "/proc/self/oom_score_adj",
+)
+"""What to start a stage with: where memory runs out, the kernel takes it before the runner and others, which have 0."""
+
 _ISOLATE = ("--unshare-pid", "--unshare-ipc", "--as-pid-1", "--die-with-parent", "--cap-drop", "ALL")
 _SPECIAL = frozenset({"proc", "dev", "tmp", "run", "home", "root", "pfs", "code", "lost+found"})
 _SYSTEM = frozenset("bin sbin lib lib32 lib64 libx32 usr etc opt nix gnu sys".split())  # noqa: SIM905
@@ -223,7 +230,8 @@ def _root(masks: Sequence[str]) -> list[str]:
 
 def _seal(masks: Sequence[str]) -> list[str]:
     """Nothing may be written to the new, empty folders either: it would outlive the datum."""
-    sealed = (*(folder for folder in masks if folder not in _TEMPORARY), "/dev", "/")
+    # /proc: without a capability, root can still write /proc/sys, and with core_pattern start programs outside.
+    sealed = (*(folder for folder in masks if folder not in _TEMPORARY), "/dev", "/proc", "/")
     return [text for folder in sealed for text in ("--remount-ro", folder)]
 
 

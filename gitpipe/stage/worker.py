@@ -27,6 +27,7 @@ from gitpipe.stage import outputs as outputs_
 from gitpipe.stage.command import PathMap, hard_coding, prepare
 from gitpipe.stage.sandbox import (
     AGENT,
+    EXPENDABLE,
     HOME,
     PROXIES,
     bubblewrap,
@@ -204,9 +205,10 @@ class Worker:
         more = [str(os.getpid()), str(MAX_LOG)]
         stderr, pipeline = f"{self._slot.path}/stderr", self._stage.pipeline
         if not self._sandboxed:
-            return _Agent([interpreter, "-I", "-S", AGENT, "outside", *more], self._env, stderr, pipeline)
+            argv = [*EXPENDABLE, interpreter, "-I", "-S", AGENT, "outside", *more]
+            return _Agent(argv, self._env, stderr, pipeline)
         with open_filter() as fd:
-            argv = [*bubblewrap(self._stage, self._slot.pfs, self._env, fd), "inside", *more]
+            argv = [*EXPENDABLE, *bubblewrap(self._stage, self._slot.pfs, self._env, fd), "inside", *more]
             return _Agent(argv, self._env, stderr, pipeline, (fd,))
 
     @property

@@ -10,12 +10,14 @@ from __future__ import annotations
 import contextlib
 import functools
 import glob
+import json
 import os
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from gitpipe.errors import StageFailed, UsageError
 from gitpipe.stage import Stage
@@ -345,9 +347,10 @@ def _real_interpreter() -> str:
 
 @functools.lru_cache(maxsize=16)
 def _prefixes(python: str) -> tuple[str, ...]:
-    """Folders that an interpreter needs: its prefixes, the import path (editable installs), the real binary's tree."""
+    """Folders that an interpreter needs: its prefixes, the import path, editable installs, the real binary's tree."""
     if python == sys.executable:
-        paths = [sys.prefix, sys.base_prefix]
+        ours = os.environ.get("PYTHONPATH", "").split(os.pathsep)  # what stages do not inherit
+        paths = [sys.prefix, sys.base_prefix, *(path for path in sys.path if path not in ours)]
     else:
         ask = "import sys; print(sys.prefix, sys.base_prefix, *sys.path, sep='\\n')"
         try:
@@ -356,7 +359,19 @@ def _prefixes(python: str) -> tuple[str, ...]:
         except (OSError, subprocess.SubprocessError):
             return ()  # the command that needs it will say so
         paths = done.stdout.splitlines()
+    paths += [folder for path in paths for folder in _editable(path)]
     for binary in (python, os.path.realpath(python)):
         folder = os.path.dirname(binary)
         paths.append(os.path.dirname(folder) if os.path.basename(folder) == "bin" else folder)
     return tuple(path for path in paths if path.startswith("/"))
+
+
+def _editable(folder: str) -> list[str]:
+    """The projects that ``pip install -e`` put on an import path's `folder`: a finder may lead there, no path."""
+    found = []
+    for record in glob.glob(f"{glob.escape(folder)}/*.dist-info/direct_url.json"):
+        with contextlib.suppress(OSError, ValueError, AttributeError, KeyError):
+            said = json.loads(Path(record).read_text())
+            if said.get("dir_info", {}).get("editable"):
+                found.append(unquote(urlsplit(said["url"]).path))
+    return found

@@ -6,6 +6,7 @@ which datums there are.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import platform
@@ -39,6 +40,10 @@ from gitpipe.stage.sandbox import (
 from gitpipe.stage.slot import MARK, Slot, kill_marked
 
 _PLAIN = re.compile(r"[\w./+@-]+\Z", re.ASCII)
+_AGENT_KILLED = "it was killed (out of memory?)"
+_KILLED_IN_SHELL = 128 + int(signal.SIGKILL)
+_FULL = " (no space left on device)"
+_NO_SPACE = os.strerror(errno.ENOSPC).encode()
 _HINT = "no sandbox here, so /pfs does not exist; install bubblewrap, or take the paths from the arguments"
 
 
@@ -93,6 +98,10 @@ class Worker:
         except AgentLost as error:
             self.close()
             return Result(task.datum, error=f"the worker ended while it ran: {error}", lost=True)
+        except OSError as error:
+            self.close()
+            said = f"cannot start a worker for pipeline {self._stage.pipeline}: {error}"
+            return self._result(task, error=said, no_space=error.errno == errno.ENOSPC)
         except StageFailed:
             self.close()
             raise
@@ -111,12 +120,14 @@ class Worker:
             return self._result(task, error=str(bad))
         except OSError as bad:
             self._clean()
-            return self._result(task, error=f"cannot prepare or store the datum's files: {bad}")
+            error = f"cannot prepare or store the datum's files: {bad}"
+            return self._result(task, error=error, no_space=bad.errno == errno.ENOSPC)
         self._clean()
         return self._result(
             task,
             outputs=outputs,
             error=error,
+            no_space=error.endswith(_FULL),
             log=log,
             exit_code=answer.get("code"),
             bytes_in=bytes_in,
@@ -166,6 +177,10 @@ class Worker:
         if code == 0 or code in self._stage.accept_return_code:
             return ""
         said = f"exit status {code}" if isinstance(code, int) and code >= 0 else f"killed by {_signal_name(code)}"
+        if code == _KILLED_IN_SHELL:
+            said += " (out of memory?)"
+        if _NO_SPACE in log or self._slot.is_full():
+            return said + _FULL
         blind = not self._sandboxed and (re.search(rb"/pfs\b", log) or hard_coding(self._stage))
         return f"{said} ({self._hint()})" if blind else said
 
@@ -264,7 +279,7 @@ class _Agent:
             while data:
                 data = data[os.write(self._requests, data) :]
         except OSError:
-            raise AgentLost("it was killed") from None
+            raise AgentLost(_AGENT_KILLED) from None
         return self._receive()
 
     def _receive(self) -> tuple[dict[str, Any], bytes]:
@@ -289,7 +304,7 @@ class _Agent:
         except OSError:
             data = b""
         if not data or len(self._buffer) > 4 * MAX_LOG:
-            raise AgentLost("it was killed")
+            raise AgentLost(_AGENT_KILLED)
         self._buffer += data
 
     def abort(self) -> None:

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 SET_PARENT_DEATH_SIGNAL, SET_DUMPABLE, SET_CHILD_SUBREAPER = 1, 4, 36
 IPC_REMOVE = 0
+LIMITS = range(16)
+"""All of Linux's RLIMIT_ numbers."""
 HOME = "/tmp/home"
 TEMPORARY = ("/tmp", "/var/tmp", "/dev/shm", "/dev/mqueue")
 READ = 1 << 18
@@ -130,7 +132,8 @@ class Agent:
 
     def serve(self) -> None:
         self._reply({"ready": True}, b"")
-        before = limits()
+        if self._inside:
+            before, ipc = limits(), Ipc()
         while True:
             request = self._next_request()
             if request is None:
@@ -139,7 +142,7 @@ class Agent:
             self._reply(answer, log)
             if self._inside:
                 empty_temporary()
-                remove_ipc()
+                ipc.remove()
                 if limits() != before:
                     return  # the command changed them for us: the next one is to have a new sandbox
 
@@ -321,27 +324,37 @@ def empty_temporary() -> None:
             remove(os.path.join(HOME, name))
 
 
-def remove_ipc() -> None:
-    """Remove the shared memory, queues and semaphores of System V that a command left."""
-    for kind in ("shm", "msg", "sem"):
-        with contextlib.suppress(OSError), open(f"/proc/sysvipc/{kind}") as file:
-            for line in file.read().splitlines()[1:]:
-                import ctypes
+class Ipc:
+    """The shared memory, queues and semaphores of System V that commands leave.  Looked for after each command."""
 
-                libc, number = ctypes.CDLL(None), int(line.split()[1])
-                if kind == "sem":
-                    libc.semctl(number, 0, IPC_REMOVE)
-                else:
-                    getattr(libc, f"{kind}ctl")(number, IPC_REMOVE, None)
+    def __init__(self) -> None:
+        self._lists: dict[str, int] = {}
+        for kind in ("shm", "msg", "sem"):
+            with contextlib.suppress(OSError):
+                self._lists[kind] = os.open(f"/proc/sysvipc/{kind}", os.O_RDONLY)
+
+    def remove(self) -> None:
+        for kind, fd in self._lists.items():
+            if os.pread(fd, 1024, 0).count(b"\n") < 2:
+                continue  # the headline alone, as nearly always
+            import ctypes
+
+            libc = ctypes.CDLL(None)
+            with open(f"/proc/sysvipc/{kind}") as file:
+                for line in file.read().splitlines()[1:]:
+                    number = int(line.split()[1])
+                    if kind == "sem":
+                        libc.semctl(number, 0, IPC_REMOVE)
+                    else:
+                        getattr(libc, f"{kind}ctl")(number, IPC_REMOVE, None)
 
 
 def limits() -> "list[Any]":
     """What a command can set for us, too, since it has our user id, and its successors would inherit."""
     import resource
 
-    kinds = [getattr(resource, name) for name in dir(resource) if name.startswith("RLIMIT_")]
-    found: list[Any] = [resource.getrlimit(kind) for kind in kinds]
-    return [*found, os.getpriority(os.PRIO_PROCESS, 0), os.sched_getscheduler(0), sorted(os.sched_getaffinity(0))]
+    found: list[Any] = [resource.getrlimit(number) for number in LIMITS]
+    return [*found, os.getpriority(os.PRIO_PROCESS, 0), os.sched_getscheduler(0), os.sched_getaffinity(0)]
 
 
 def remove(path: str) -> None:

@@ -101,7 +101,10 @@ def describe(mode: str) -> str:
     reason = _why_not()
     if reason:
         return f"none ({reason}): user code can write wherever you can"
-    return "bubblewrap, strict: no network, no home, no repository" if mode == "strict" else "bubblewrap"
+    said = "bubblewrap, strict: no network, no home, no repository" if mode == "strict" else "bubblewrap"
+    _, before, filtered = _probe()
+    lacks = [*([] if before else ["private mounts"]), *([] if filtered else ["a filter of system calls"])]
+    return f"{said} (without {' or '.join(lacks)})" if lacks else said
 
 
 def _why_not() -> str:

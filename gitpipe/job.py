@@ -78,6 +78,7 @@ class Settings:
     sandbox: str
     code_dir: Path
     slots_dir: Path
+    preload: bool = True
 
 
 class JobRunner:
@@ -431,6 +432,8 @@ class JobRunner:
             accept_return_code=transform.accept_return_code,
             writable_inputs=pipeline.spec.writable_inputs,
             timeout=pipeline.spec.datum_timeout,
+            callable=transform.python,
+            preload=self.settings.preload,
         )
 
     def _export_code(self, tree: str | None) -> Path:

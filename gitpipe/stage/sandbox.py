@@ -26,6 +26,8 @@ from gitpipe.stage.syscalls import seccomp_filter
 MODES = ("auto", "none", "strict")
 HOME = "/tmp/home"
 AGENT = str(Path(__file__).with_name("agent.py"))
+WARM = str(Path(__file__).with_name("warm.py"))
+WARM_INSIDE = "/run/gitpipe-warm.py"
 
 INHERITED = frozenset(
     """PATH LANG LANGUAGE TZ USER LOGNAME LD_LIBRARY_PATH
@@ -202,7 +204,7 @@ def bubblewrap(stage: Stage, pfs: str, env: dict[str, str], filter_fd: int) -> l
         *binds,
         *("--ro-bind", str(stage.code_dir), "/code"),
         *(pfs_mode, pfs, "/pfs", "--bind", f"{pfs}/out", "/pfs/out"),
-        *("--ro-bind", AGENT, agent_at),
+        *("--ro-bind", AGENT, agent_at, "--ro-bind", WARM, WARM_INSIDE),
         *_seal(masks),
         *("--chdir", "/", "--", _real_interpreter(), "-I", "-S", agent_at),
     ]

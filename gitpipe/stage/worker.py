@@ -31,6 +31,8 @@ from gitpipe.stage.sandbox import (
     EXPENDABLE,
     HOME,
     PROXIES,
+    WARM,
+    WARM_INSIDE,
     bubblewrap,
     detect,
     inherited_environment,
@@ -44,6 +46,8 @@ _AGENT_KILLED = "it was killed (out of memory?)"
 _KILLED_IN_SHELL = 128 + int(signal.SIGKILL)
 _FULL = " (no space left on device)"
 _NO_SPACE = os.strerror(errno.ENOSPC).encode()
+_EARLY = ("PYTHON", "LD_", "LC_", "MALLOC_", "GLIBC_", "OMP_", "MKL_", "OPENBLAS_")
+"""What variables begin with that a program looks at only once, when it starts."""
 _HINT = "no sandbox here, so /pfs does not exist; install bubblewrap, or take the paths from the arguments"
 
 
@@ -74,6 +78,7 @@ class Worker:
         self._paths = PathMap() if self._sandboxed else self._real_paths()
         self._command = prepare(stage, self._paths, self._sandboxed)
         self._env = self._environment(inherited_environment() if environ is None else environ)
+        self._way = ""
         self._agent: _Agent | None = None
         self._aborted = False
         self.alive = True
@@ -110,6 +115,7 @@ class Worker:
         try:
             bytes_in = self._slot.place(task, self._cache, self._copies)
             answer, log = agent.ask(self._request(task))
+            self._way = answer.get("way") or self._way
             error = self._verdict(answer, log)
             outputs = () if error else self._collect(task)
             if not error and not outputs and not self._sandboxed and hard_coding(self._stage):
@@ -137,7 +143,7 @@ class Worker:
 
     def _result(self, task: Task, **fields: Any) -> Result:
         sandbox = "bubblewrap" if self._sandboxed else "none"
-        place = {"engine": self._engine, "host": platform.node(), "sandbox": sandbox}
+        place = {"engine": self._engine, "host": platform.node(), "sandbox": sandbox, "runtime": self._way}
         return Result(task.datum, note=self._command.note, environment=place, **fields)
 
     def _collect(self, task: Task) -> tuple[outputs_.Output, ...]:
@@ -155,17 +161,38 @@ class Worker:
             self.close()
 
     def _request(self, task: Task) -> dict[str, Any]:
-        env = dict(self._env)
-        for name, value in task.env:
-            env[name] = self._paths.rewrite(value)
+        own = {name: self._paths.rewrite(value) for name, value in task.env}
         command = self._command
+        way, warm = command.way, None
+        if command.keep:
+            early = next((name for name in own if name in self._env or name.startswith(_EARLY)), "")
+            if early and command.argv:
+                way = f"the input's name {early} means something to Python when it starts"
+            else:
+                warm = self._kept(task, own)
         return {
             "argv": command.argv,
-            "env": env,
+            "env": {**self._env, **own},
             "cwd": command.cwd,
             "stdin": command.stdin,
             "timeout": self._stage.timeout,
+            "way": way,
+            "warm": warm,
         }
+
+    def _kept(self, task: Task, own: dict[str, str]) -> dict[str, Any]:
+        """The part of a request that is for a Python that is kept."""
+        request: dict[str, Any] = {"env": own}
+        if self._stage.callable:
+            matches: dict[str, str] = {}
+            for item in task.inputs:
+                path = f"/pfs/{item.name}{'' if item.match == '/' else item.match}"
+                # A group may have several of one name: they lie in one folder.
+                matches[item.name] = path if item.name not in matches else f"/pfs/{item.name}"
+            request["inputs"] = {name: self._paths.rewrite(path) for name, path in matches.items()}
+            request["out"] = self._paths.rewrite("/pfs/out")
+        argv = [*self._command.keep, WARM_INSIDE if self._sandboxed else WARM]
+        return {"argv": argv, "env": self._env, "setup": self._command.setup, "request": request}
 
     def _verdict(self, answer: dict[str, Any], log: bytes) -> str:
         """Why the datum failed, in one line, or ""."""
@@ -229,6 +256,11 @@ class Worker:
     @property
     def stage(self) -> Stage:
         return self._stage
+
+    @property
+    def heavy(self) -> bool:
+        """Whether it keeps an interpreter for the next datum."""
+        return bool(self._command.keep)
 
     def abort(self) -> None:
         """Kill what runs, from another thread than the one in `run`, which then gets a lost result and cleans up."""

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from prison import ROOT, Prison, python_for_nobody
-from stagekit import needs_sandbox
+from stagekit import Kit, needs_sandbox
 
 from gitpipe.stage import sandbox
 
@@ -435,6 +435,29 @@ def test_the_agents_limits(prison: Prison) -> None:
     if after.lost:  # the sandbox had ended: the executor gives the datum to a new one
         after = prison.run(look)
     assert after.said == before
+
+
+def test_the_limits_of_a_python_that_is_kept(tmp_path: Path) -> None:
+    """The same for the interpreter that Python scripts are forked from."""
+    kit = Kit(tmp_path)
+    kit.script(
+        "s.py",
+        """
+import os, resource
+kept = os.getppid()
+if os.path.exists('/pfs/in/harm'):
+    resource.prlimit(kept, resource.RLIMIT_NOFILE, (50, 50))
+print(resource.getrlimit(resource.RLIMIT_CPU), resource.prlimit(kept, resource.RLIMIT_NOFILE))
+""",
+    )
+    worker = kit.worker(kit.stage("python", "s.py"))
+    first, harm = worker.run(kit.task()), worker.run(kit.task({"harm": b""}))
+    assert first.environment["runtime"].startswith("forked") and b"(50, 50)" in harm.log
+    after = worker.run(kit.task())
+    assert after.lost or after.log == first.log
+    if after.lost:
+        assert kit.worker(kit.stage("python", "s.py")).run(kit.task()).log == first.log
+    kit.close()
 
 
 def test_fork_bombs_and_daemons(prison: Prison) -> None:

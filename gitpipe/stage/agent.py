@@ -130,6 +130,7 @@ class Warm:
         way: how it runs things, for the record.
         busy: whether it was asked for something that is not done yet.
         child: the process that it has forked for that, as far as it is known.
+        limits: what it had when it was ready to fork; empty where it calls, since user code may change its own.
     """
 
     def __init__(self, pid: int, connection: "socket.socket", calls: bool) -> None:
@@ -138,6 +139,7 @@ class Warm:
         self.way = ""
         self.busy = False
         self.child = 0
+        self.limits: list[Any] = []
         self._socket = connection
 
     def fileno(self) -> int:
@@ -215,7 +217,8 @@ class Agent:
             if self._inside:
                 empty_temporary()
                 ipc.remove()
-                if limits() != before:
+                warm = self._warm
+                if limits() != before or (warm and warm.limits and limits(warm.pid) != warm.limits):
                     return  # the command changed them for us: the next one is to have a new sandbox
 
     def _next_request(self) -> "dict[str, Any] | None":
@@ -283,6 +286,8 @@ class Agent:
                 answer = None
             if answer and "ready" in answer:
                 self._warm = warm
+                if self._inside and not warm.calls:
+                    warm.limits = limits(warm.pid)
                 warm.way = describe_way(answer.get("loaded"), exclude)
                 if self._inside:
                     empty_temporary()  # what its imports left there is not to be seen by the first datum alone
@@ -558,12 +563,12 @@ class Ipc:
                         getattr(libc, f"{kind}ctl")(number, IPC_REMOVE, None)
 
 
-def limits() -> "list[Any]":
-    """What a command can set for us, too, since it has our user id, and its successors would inherit."""
+def limits(pid: int = 0) -> "list[Any]":
+    """What a command can set for another process, too, that has its user id, and its successors would inherit."""
     import resource
 
-    found: list[Any] = [resource.getrlimit(number) for number in LIMITS]
-    return [*found, os.getpriority(os.PRIO_PROCESS, 0), os.sched_getscheduler(0), os.sched_getaffinity(0)]
+    found: list[Any] = [resource.prlimit(pid, number) for number in LIMITS]
+    return [*found, os.getpriority(os.PRIO_PROCESS, pid), os.sched_getscheduler(pid), os.sched_getaffinity(pid)]
 
 
 def remove(path: str) -> None:

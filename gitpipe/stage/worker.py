@@ -275,6 +275,8 @@ class Worker:
         agent = self._agent
         if agent is not None:
             agent.abort()
+        if self._box:
+            remove_left(self._slot.path)  # the engine hands a signal on to the agent, which obeys none in there
 
     def close(self) -> None:
         """End the agent with all its processes, and remove the slot directory."""

@@ -50,6 +50,7 @@ class WorkerPool:
                 if worker.stage == stage:
                     self._idle.remove(worker)
                     self._busy.add(worker)
+                    worker.look_again()
                     return worker
         name = f"{socket.gethostname()}-{os.getpid()}-{next(_counter)}"
         try:

@@ -76,6 +76,8 @@ class Result:
         seconds: wall time of the user's code.
         lost: the worker died under the datum (killed, node gone): not the datum's fault, to be run again.
         note: something the job should say once ("/train.jl taken from the code tree"), or "".
+        environment: what it ran in, the same object for all datums of a worker: ``engine``, ``host``, ``sandbox`` and
+            what `gitpipe.stage.surroundings` finds, ``packages`` as lines of ``name==version``.
     """
 
     datum: str

@@ -27,6 +27,7 @@ from gitpipe.stage import outputs as outputs_
 from gitpipe.stage.command import PathMap, hard_coding, prepare
 from gitpipe.stage.sandbox import AGENT, HOME, bubblewrap, detect, inherited_environment, library_environment
 from gitpipe.stage.slot import MARK, Slot, kill_marked
+from gitpipe.stage.surroundings import surroundings
 
 _PLAIN = re.compile(r"[\w./+@-]+\Z", re.ASCII)
 _HINT = "no sandbox here, so /pfs does not exist; install bubblewrap, or take the paths from the arguments"
@@ -60,6 +61,7 @@ class Worker:
         self._command = prepare(stage, self._paths, self._sandboxed)
         self._env = self._environment(inherited_environment() if environ is None else environ)
         self._agent: _Agent | None = None
+        self._place: dict[str, str] | None = None
         self._aborted = False
         self.alive = True
 
@@ -115,9 +117,15 @@ class Worker:
         )
 
     def _result(self, task: Task, **fields: Any) -> Result:
-        sandbox = "bubblewrap" if self._sandboxed else "none"
-        place = {"engine": self._engine, "host": platform.node(), "sandbox": sandbox}
-        return Result(task.datum, note=self._command.note, environment=place, **fields)
+        if self._place is None:
+            sandbox = "bubblewrap" if self._sandboxed else "none"
+            found = surroundings(self._stage, self._command.argv, self._env, sandbox)
+            self._place = {"engine": self._engine, "host": platform.node(), **found}
+        return Result(task.datum, note=self._command.note, environment=self._place, **fields)
+
+    def look_again(self) -> None:
+        """Another job begins: what is installed may have changed."""
+        self._place = None
 
     def _collect(self, task: Task) -> tuple[outputs_.Output, ...]:
         known: dict[str, str] = {}

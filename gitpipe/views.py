@@ -146,7 +146,7 @@ class ProvenanceChange:
 
     inputs: tuple[Move, ...] = ()
     versions: tuple[VersionChange, ...] = ()
-    environments: tuple[EnvironmentChange, ...] | None = None  # None: not recorded of both commits, or not here
+    environments: tuple[EnvironmentChange, ...] | None = None  # None: not recorded of both, or no outputs
 
 
 @dataclass(frozen=True, slots=True)

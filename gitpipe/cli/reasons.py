@@ -202,8 +202,8 @@ def commits(diff: CommitDiff) -> Iterator[str]:
         if more.environments:
             yield "Environment:"
             yield from indented(first(map(environment_line, more.environments), MOST_FIELDS))
-        elif not more.inputs and not more.versions:
-            yield f"Environment: {'not recorded' if more.environments is None else 'the same'}"
+        elif more.environments is not None and not more.inputs and not more.versions:
+            yield "Environment: the same"
 
 
 def environment_line(change: EnvironmentChange) -> str:

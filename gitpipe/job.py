@@ -368,6 +368,10 @@ class JobRunner:
             self.logs.append(seq, result.datum, result.log)
             if result.note:
                 work.notes.setdefault(result.note)
+            if stage.gpus and result.environment.get("engine") == "local":
+                work.notes.setdefault(
+                    "GPUs were not reserved: only workers on Ray do that (git config gitpipe.engine ray)"
+                )
             if result.environment and result.environment not in work.places:
                 work.places.append(result.environment)
             if not result.lost:
@@ -420,6 +424,9 @@ class JobRunner:
             accept_return_code=transform.accept_return_code,
             writable_inputs=pipeline.spec.writable_inputs,
             timeout=pipeline.spec.datum_timeout,
+            cpus=pipeline.spec.requests.cpu,
+            gpus=pipeline.spec.gpus,
+            memory=pipeline.spec.requests.memory,
         )
 
     def _export_code(self, tree: str | None) -> Path:

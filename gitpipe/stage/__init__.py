@@ -27,6 +27,7 @@ class Stage:
         working_dir: ``transform.working_dir`` or "" for ``/code``.
         accept_return_code: exit codes beside 0 that mean success.
         writable_inputs: private, writable copies of the inputs instead of read-only links.
+        cpus, gpus, memory: what each worker needs for itself, the last in bytes; only Ray reserves them.
     """
 
     pipeline: str
@@ -42,6 +43,13 @@ class Stage:
     accept_return_code: tuple[int, ...] = ()
     writable_inputs: bool = False
     timeout: float | None = None
+    cpus: float = 0.0
+    gpus: int = 0
+    memory: int = 0
+
+    @property
+    def reserves(self) -> bool:
+        return bool(self.cpus or self.gpus or self.memory)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,12 +7,15 @@ import os
 import subprocess
 import sys
 import threading
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from stagekit import Kit
 
 from gitpipe import cli
+from gitpipe.executors.local import LocalExecutor
 from gitpipe.record import KEPT, NOTES, Records, versions
 from gitpipe.repo import Repo
 from tests.conftest import Shell
@@ -86,6 +89,41 @@ def test_a_failed_job_says_what_it_ran_in(lab: Lab) -> None:
     (place,) = lab.project.jobs.inspect("p").ran_in or ()
     assert "program" in place and place["packages"] == {}
     assert lab.git("for-each-ref", NOTES) == ""
+
+
+def test_what_is_asked_for_is_said_where_it_is_not_had(lab: Lab) -> None:
+    """Workers of this machine reserve nothing: of GPUs the job says so, once."""
+    lab.data("a", {"x": "1", "y": "2"})
+    lab.pipeline("gpu", {"a": "/*"}, resource_limits={"gpu": {"type": "nvidia.com/gpu", "number": 1}})
+    lab.pipeline("cpu", {"a": "/*"}, resource_requests={"cpu": 64, "memory": "900G"})
+    notes = {job.pipeline: job.notes for job in lab.run()}
+    (note,) = notes["gpu"]
+    assert "GPUs were not reserved" in note and notes["cpu"] == ()
+    spec = lab.project.pipelines.inspect("cpu").spec
+    assert spec["resource_requests"] == {"cpu": 64.0, "memory": 900 * 10**9} and "ignored" not in spec
+
+
+def test_a_spec_cannot_have_a_program_run_outside(lab: Lab, tmp_path: Path) -> None:
+    """Only the interpreter of the settings, and what our own PATH has, is asked: I11."""
+    flag = tmp_path / "flag"
+    fake = tmp_path / "bin" / "python3.99"
+    fake.parent.mkdir()
+    fake.write_text(f"#!/bin/sh\ntouch {flag}-$#\necho fake; echo /\n")
+    fake.chmod(0o755)
+    lab.data("a", {"x": "1"})
+    env = {"PATH": f"{fake.parent}:/usr/bin:/bin"}
+    transforms = [
+        {"cmd": [str(fake), "x", "y", "z"]},
+        {"cmd": ["sh", "-c", f"true {fake} x"]},
+        {"cmd": ["sh", "-c", "true; python3.99 x y z"], "env": env},
+    ]
+    for number, transform in enumerate(transforms):
+        lab.pipeline(f"p{number}", {"a": "/"}, transform={**transform, "accept_return_code": [0, 1, 126, 127]})
+    lab.run()
+    assert not list(tmp_path.glob("flag-2"))  # `-c` and a script: what an interpreter is asked with
+    for number in range(3):
+        for place in lab.project.jobs.inspect(f"p{number}").ran_in or ():
+            assert "interpreter" not in place
 
 
 def test_notes_do_not_change_commits(lab: Lab, tmp_path: Path) -> None:
@@ -177,23 +215,54 @@ def test_the_cost_in_git(lab: Lab) -> None:
     assert int(packed) < 50
 
 
-def test_diff_says_what_else_differs(lab: Lab, tmp_path: Path, sh: Shell, capsys: pytest.CaptureFixture[str]) -> None:
+@dataclass
+class Venv:
+    """An interpreter with one package of its own."""
+
+    python: str
+    site: Path
+
+    def install(self, version: str) -> None:
+        """As pip does: the old version goes, the new one comes."""
+        for old in self.site.glob("colours-*"):
+            old.rename(self.site.parent / old.name)
+        (self.site / f"colours-{version}.dist-info").mkdir()
+        (self.site / "colours.py").write_text(f"best = {version!r}\n")
+
+
+@pytest.fixture
+def venv(tmp_path: Path, sh: Shell) -> Venv:
+    site = sh(f"{sys.executable} -m venv --without-pip venv && echo $PWD/venv/lib/python*/site-packages").strip()
+    return Venv(str(tmp_path / "venv/bin/python"), Path(site))
+
+
+def test_a_warm_worker_sees_what_is_installed(venv: Venv, tmp_path: Path) -> None:
+    """Not for each datum, but when another job begins; all datums of one have the very same record."""
+    kit, executor = Kit(tmp_path / "kit"), LocalExecutor()
+    stage = kit.stage("python", "-c", "pass", python=venv.python)
+    try:
+        seen = []
+        for version in ("1.0", "1.0", "2.0"):
+            if version not in seen:
+                venv.install(version)
+            results = list(executor.run(stage, [kit.task(datum=f"{n}") for n in range(3)], 1))
+            assert len({id(result.environment) for result in results}) == 1
+            seen.append(versions(results[0].environment["packages"])["colours"])
+            assert len(list(kit.slots.iterdir())) == 1
+        assert seen == ["1.0", "1.0", "2.0"]
+    finally:
+        executor.close()
+
+
+def test_diff_says_what_else_differs(lab: Lab, venv: Venv, capsys: pytest.CaptureFixture[str]) -> None:
     """Where results differ and inputs do not: a package that was upgraded."""
-    site = Path(sh(f"{sys.executable} -m venv --without-pip venv && echo $PWD/venv/lib/python*/site-packages").strip())
-
-    def install(version: str) -> None:
-        for old in site.glob("colours-*"):
-            old.rename(tmp_path / old.name)
-        (site / f"colours-{version}.dist-info").mkdir()
-        (site / "colours.py").write_text(f"best = {version!r}\n")
-
-    lab.git("config", "gitpipe.python", str(tmp_path / "venv/bin/python"))
+    lab.git("config", "gitpipe.python", venv.python)
     cmd = ["python", "-c", "import colours; open('/pfs/out/x', 'w').write(colours.best)"]
-    install("1.7.1")
+    venv.install("1.7.1")
     lab.data("a", {"x": "1"})
     lab.pipeline("p", {"a": "/"}, transform={"cmd": cmd})
     lab.run()
-    install("1.8.0")
+    venv.install("1.8.0")
     lab.project.pipelines.update([str(lab.root / "specs/p.json")], reprocess=True)
     lab.run()
     text = printed(lab, capsys, "diff", "p", "--provenance")

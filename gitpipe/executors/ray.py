@@ -244,7 +244,7 @@ class RayExecutor:
     def _disconnect(self, ray: Any) -> None:
         self.ready.clear()
         with self._lock:
-            hosts, self._hosts = [*self._hosts.values(), *self._reserved], {}
+            hosts, self._hosts, self._reserved = [*self._hosts.values(), *self._reserved], {}, set()
         deadline = time.monotonic() + 5
         if not self.failed:
             for host in hosts:
@@ -285,7 +285,8 @@ class RayExecutor:
         if not asked:
             return ""
         try:
-            nodes = [node["Resources"] for node in cluster.nodes() if node["Alive"]]
+            with self._calling():
+                nodes = [node["Resources"] for node in cluster.nodes() if node["Alive"]]
         except Exception:  # it is going away, and its watcher will know
             return ""
         if any(all(node.get(name, 0) >= amount for name, amount in asked.items()) for node in nodes):
@@ -300,6 +301,8 @@ class RayExecutor:
             StageFailed: no node could ever give it.
             Lost: Ray went away.
         """
+        import ray
+
         looked, handle = 0.0, None
         try:
             while not over():
@@ -308,8 +311,9 @@ class RayExecutor:
                     if lacking := self.lacking(stage):
                         raise StageFailed(f"pipeline {stage.pipeline} asks for {lacking}: lower its resource_requests")
                 if handle is None:
-                    handle = self._reserving_actor(stage)
-                    placed = handle.sees.remote("", "")
+                    with self._calling():
+                        handle = self._reserving_actor(stage)
+                        placed = handle.sees.remote("", "")
                 with contextlib.suppress(Silent):
                     self.get(placed, _TICK)
                     host, handle = _Host(self, handle), None
@@ -317,6 +321,8 @@ class RayExecutor:
                         self._reserved.add(host)
                     return host
             return None
+        except ray.exceptions.RayError as error:
+            raise Lost(_one_line(error)) from None
         finally:
             if handle is not None:
                 self._forget(handle)
@@ -324,16 +330,18 @@ class RayExecutor:
     def release(self, host: _Host) -> None:
         """Give back what an actor had reserved."""
         with self._lock:
+            ours = host in self._reserved  # else that Ray has ended
             self._reserved.discard(host)
-        host.close()
+        if ours:
+            with contextlib.suppress(Lost), self._calling():
+                host.close()
 
     def _forget(self, handle: Any) -> None:
         """Drop an actor that may not have been started yet."""
         import ray
 
-        with contextlib.suppress(Exception):  # Ray may be gone
-            if self.ready.is_set():
-                ray.kill(handle)
+        with contextlib.suppress(Exception), self._calling():  # Ray may be gone
+            ray.kill(handle)
 
     def _reserving_actor(self, stage: Stage) -> Any:
         import ray
@@ -377,21 +385,30 @@ class RayExecutor:
         import ray
 
         deadline = None if limit is None else time.monotonic() + limit
-        with self._count_lock:
-            self._calls += 1
         try:
-            while not self.failed:
-                done, _ = ray.wait([ref], timeout=_BEAT if limit is None else min(_BEAT, limit))
-                if done:
-                    return ray.get(ref)
-                if deadline is not None and time.monotonic() > deadline:
-                    raise Silent("a Ray actor does not answer")
-            raise Lost(f"Ray ended: {self.failed}")
+            with self._calling():
+                while not self.failed:
+                    done, _ = ray.wait([ref], timeout=_BEAT if limit is None else min(_BEAT, limit))
+                    if done:
+                        return ray.get(ref)
+                    if deadline is not None and time.monotonic() > deadline:
+                        raise Silent("a Ray actor does not answer")
+                raise Lost(f"Ray ended: {self.failed}")
         except ray.exceptions.RayTaskError as error:
             cause = error.cause
             raise (cause if isinstance(cause, GitpipeError) else StageFailed(_one_line(error))) from None
         except ray.exceptions.RayError as error:
             raise Lost(_one_line(error)) from None
+
+    @contextlib.contextmanager
+    def _calling(self) -> Iterator[None]:
+        """Ray is not shut down meanwhile; Lost where it was: it would start anew, by itself, at the next call."""
+        with self._count_lock:
+            self._calls += 1
+        try:
+            if self._ending.is_set() and not self.ready.is_set():
+                raise Lost("the workers were shut down")
+            yield
         finally:
             with self._count_lock:
                 self._calls -= 1

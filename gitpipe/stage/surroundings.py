@@ -53,14 +53,19 @@ _asked: dict[str, Interpreter] = {}
 _lock = threading.Lock()
 
 
-def surroundings(stage: Stage, argv: tuple[str, ...], env: Mapping[str, str], sandbox: str) -> dict[str, str]:
+def surroundings(
+    stage: Stage, argv: tuple[str, ...], env: Mapping[str, str], sandbox: str, image: str = ""
+) -> dict[str, str]:
     """What a stage runs in: kernel, libc, cpu, sandbox; and interpreter and packages, or else program.
 
     Args:
         argv: what is started, as it was prepared.
         env: what the command gets.
         sandbox: ``bubblewrap`` or ``none``.
+        image: the container image that it runs in, with its digest, which stands for all programs in it.
     """
+    if image:
+        return {**_machine(), "libc": "", "sandbox": sandbox, "image": image}
     found = {**_machine(), "sandbox": sandbox}
     texts = [*stage.cmd[:1], *_shebang(stage), *stage.cmd[1:], *stage.stdin]
     path = env.get("PATH")

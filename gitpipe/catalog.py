@@ -166,8 +166,6 @@ class Catalog:
         after = {name: p.spec for name, p in before.items()}
         for spec, origin in given:
             check_name("pipeline", spec.name)
-            if spec.transform.python:
-                raise BadSpec(f"pipeline {spec.name}: transform.python is not supported yet: use cmd")
             old = before.get(spec.name)
             salt = new_salt() if reprocess else old.spec.salt if old else ""
             fresh = replace(spec, salt=salt)

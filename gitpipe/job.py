@@ -81,6 +81,7 @@ class Settings:
     sandbox: str
     code_dir: Path
     slots_dir: Path
+    preload: bool = True
 
 
 class JobRunner:
@@ -427,6 +428,8 @@ class JobRunner:
             cpus=pipeline.spec.requests.cpu,
             gpus=pipeline.spec.gpus,
             memory=pipeline.spec.requests.memory,
+            callable=transform.python,
+            preload=self.settings.preload,
         )
 
     def _export_code(self, tree: str | None) -> Path:

@@ -79,6 +79,7 @@ class Settings:
     cache: str = ""
     remote: str = ""
     path: str = ""
+    preload: bool = True
 
     @classmethod
     def read(cls, repo: Repo) -> Settings:
@@ -90,6 +91,9 @@ class Settings:
         sandbox = found.get("gitpipe.sandbox", "auto")
         if sandbox not in ("auto", "none", "strict"):
             raise UsageError(f"git config gitpipe.sandbox is {sandbox!r}: use auto, none or strict")
+        preload = found.get("gitpipe.preload", "auto")
+        if preload not in ("auto", "never"):
+            raise UsageError(f"git config gitpipe.preload is {preload!r}: use auto or never")
         try:
             linger = float(found.get("gitpipe.linger", 300))
         except ValueError as error:
@@ -104,6 +108,7 @@ class Settings:
             found.get(CACHE, ""),
             found.get(REMOTE, ""),
             found.get(PATH, ""),
+            preload == "auto",
         )
 
 
@@ -233,7 +238,7 @@ class Project:
             now = Settings.read(self.repo)
             self.blobs.remote = remote_url(self.repo, now.remote)
             executor = open_executor(now.engine, now.ray_address, self.state / "ray")
-            settings = JobSettings(now.python, now.sandbox, self.state / "code", slots)
+            settings = JobSettings(now.python, now.sandbox, self.state / "code", slots, now.preload)
             jobs = JobRunner(
                 self.repo,
                 self.blobs,
@@ -316,6 +321,7 @@ class Project:
         """
         since = self._oldest_open()
         token = nudges.add_nudge(self.repo.common, "wait")
+        on_progress([progress(row) for row in self._unseen()])
         end = None if timeout is None else time.monotonic() + timeout
         looked, starts = 0.0, 0
         while token.exists():
@@ -410,15 +416,19 @@ class Project:
     def _progress(self, since: int) -> list[Progress]:
         return [progress(row) for row in self.jobs.since(since)]
 
+    def _unseen(self) -> list[JobRow]:
+        """A quick job is done before anybody has typed `gitpipe wait`: those of the newest set are shown once."""
+        shown = int(self.journal.meta(SHOWN) or 0)
+        found = self.journal.jobs("set_id = ? AND seq > ? AND replay = 0", [self.journal.newest_set(), shown])
+        return [row for row in found if row.state.over]
+
     def _outcome(self, since: int) -> list[JobInfo]:
         trouble = self.journal.meta("trouble")
         if trouble:
             raise GitpipeError(trouble)
-        # A quick job is done before anybody has typed `gitpipe wait`: those of the newest set are shown once.
-        shown = int(self.journal.meta(SHOWN) or 0)
-        fresh = self.journal.jobs("set_id = ? AND seq > ? AND replay = 0", [self.journal.newest_set(), shown])
+        unseen = self._unseen()
         self.journal.set_meta(SHOWN, str(self._newest_job()))
-        rows = {row.seq: row for row in [*fresh, *self.jobs.since(since), *self.jobs.failures()]}
+        rows = {row.seq: row for row in [*unseen, *self.jobs.since(since), *self.jobs.failures()]}
         return [job_info(rows[seq]) for seq in sorted(rows)]
 
     def runner_status(self) -> str:

@@ -19,6 +19,8 @@ from gitpipe.stage.slot import sweep
 from gitpipe.stage.worker import Worker
 
 _MOST_IDLE = 16
+_MOST_IDLE_HEAVY = max(4, os.cpu_count() or 1)
+"""Of those that keep an interpreter with its imports, which may be some hundred megabytes each."""
 _PATIENCE = 10.0
 """Seconds that `close` waits for running datums to be gone after their processes were killed."""
 _counter = itertools.count()
@@ -42,16 +44,10 @@ class WorkerPool:
         Raises:
             StageFailed: the pool is closed, or no slot can be made.
         """
-        with self._lock:
-            if self._closed:
-                raise StageFailed("the workers were shut down")
-            self._sweep_once(stage.slots_dir)
-            for worker in reversed(self._idle):
-                if worker.stage == stage:
-                    self._idle.remove(worker)
-                    self._busy.add(worker)
-                    worker.look_again()
-                    return worker
+        while worker := self._idle_one(stage):
+            if worker.is_current():
+                return worker
+            self._drop(worker)
         name = f"{socket.gethostname()}-{os.getpid()}-{next(_counter)}"
         try:
             worker = Worker(stage, stage.slots_dir / name, self._environ, self._engine)
@@ -63,6 +59,24 @@ class WorkerPool:
                 worker.abort()
         return worker
 
+    def _idle_one(self, stage: Stage) -> Worker | None:
+        """The warm worker of `stage` that was used last, busy from now on."""
+        with self._lock:
+            if self._closed:
+                raise StageFailed("the workers were shut down")
+            self._sweep_once(stage.slots_dir)
+            for worker in reversed(self._idle):
+                if worker.stage == stage:
+                    self._idle.remove(worker)
+                    self._busy.add(worker)
+                    return worker
+        return None
+
+    def _drop(self, worker: Worker) -> None:
+        worker.close()
+        with self._lock:
+            self._busy.discard(worker)
+
     def give(self, worker: Worker) -> None:
         """Give a worker back; a dead one is forgotten, surplus idle ones are ended."""
         ended = []
@@ -72,7 +86,9 @@ class WorkerPool:
                 ended = [worker]
             elif worker.alive:
                 self._idle.append(worker)
-                ended, self._idle = self._idle[:-_MOST_IDLE], self._idle[-_MOST_IDLE:]
+                heavy = [each for each in self._idle if each.heavy]
+                ended = [*self._idle[:-_MOST_IDLE], *heavy[:-_MOST_IDLE_HEAVY]]
+                self._idle = [each for each in self._idle if each not in ended]
         for old in ended:
             old.close()
 

@@ -27,6 +27,8 @@ class Stage:
         working_dir: ``transform.working_dir`` or "" for ``/code``.
         accept_return_code: exit codes beside 0 that mean success.
         writable_inputs: private, writable copies of the inputs instead of read-only links.
+        callable: ``module:function`` in the code tree, called in place of `cmd`, which is empty then.
+        preload: whether Python scripts may be run by forks of an interpreter that has done their imports.
         cpus, gpus, memory: what each worker needs for itself, the last in bytes; only Ray reserves them.
     """
 
@@ -43,6 +45,8 @@ class Stage:
     accept_return_code: tuple[int, ...] = ()
     writable_inputs: bool = False
     timeout: float | None = None
+    callable: str = ""
+    preload: bool = True
     cpus: float = 0.0
     gpus: int = 0
     memory: int = 0

@@ -20,6 +20,8 @@ from gitpipe.stage import Stage
 MODES = ("auto", "none", "strict")
 HOME = "/tmp/home"
 AGENT = str(Path(__file__).with_name("agent.py"))
+WARM = str(Path(__file__).with_name("warm.py"))
+WARM_INSIDE = "/run/gitpipe-warm.py"
 
 INHERITED = frozenset(
     """PATH LANG LANGUAGE TZ USER LOGNAME LD_LIBRARY_PATH
@@ -122,7 +124,7 @@ def bubblewrap(stage: Stage, pfs: str, env: dict[str, str]) -> list[str]:
         *binds,
         *("--ro-bind", str(stage.code_dir), "/code"),
         *(pfs_mode, pfs, "/pfs", "--bind", f"{pfs}/out", "/pfs/out"),
-        *("--ro-bind", AGENT, agent_at),
+        *("--ro-bind", AGENT, agent_at, "--ro-bind", WARM, WARM_INSIDE),
         *_seal(),
         *("--chdir", "/", "--", _real_interpreter(), "-I", "-S", agent_at),
     ]

@@ -25,11 +25,22 @@ from gitpipe.errors import BadData, StageFailed
 from gitpipe.stage import MAX_LOG, Result, Stage, Task
 from gitpipe.stage import outputs as outputs_
 from gitpipe.stage.command import PathMap, hard_coding, prepare
-from gitpipe.stage.sandbox import AGENT, HOME, bubblewrap, detect, inherited_environment, library_environment
+from gitpipe.stage.sandbox import (
+    AGENT,
+    HOME,
+    WARM,
+    WARM_INSIDE,
+    bubblewrap,
+    detect,
+    inherited_environment,
+    library_environment,
+)
 from gitpipe.stage.slot import MARK, Slot, kill_marked
 from gitpipe.stage.surroundings import surroundings
 
 _PLAIN = re.compile(r"[\w./+@-]+\Z", re.ASCII)
+_EARLY = ("PYTHON", "LD_", "LC_", "MALLOC_", "GLIBC_", "OMP_", "MKL_", "OPENBLAS_")
+"""What variables begin with that a program looks at only once, when it starts."""
 _HINT = "no sandbox here, so /pfs does not exist; install bubblewrap, or take the paths from the arguments"
 
 
@@ -60,8 +71,9 @@ class Worker:
         self._paths = PathMap() if self._sandboxed else self._real_paths()
         self._command = prepare(stage, self._paths, self._sandboxed)
         self._env = self._environment(inherited_environment() if environ is None else environ)
+        self._way = ""
         self._agent: _Agent | None = None
-        self._place: dict[str, str] | None = None
+        self._place: dict[str, str] = {}
         self._aborted = False
         self.alive = True
 
@@ -78,6 +90,7 @@ class Worker:
             return Result(task.datum, error="the worker has ended", lost=True)
         try:
             if self._agent is None:
+                self._place = self._look()
                 self._agent = self._start()
             if self._aborted:
                 raise AgentLost("it was stopped")
@@ -93,6 +106,7 @@ class Worker:
         try:
             bytes_in = self._slot.place(task, self._cache, self._copies)
             answer, log = agent.ask(self._request(task))
+            self._way = answer.get("way") or self._way
             error = self._verdict(answer, log)
             outputs = () if error else self._collect(task)
             if not error and not outputs and not self._sandboxed and hard_coding(self._stage):
@@ -117,15 +131,22 @@ class Worker:
         )
 
     def _result(self, task: Task, **fields: Any) -> Result:
-        if self._place is None:
-            sandbox = "bubblewrap" if self._sandboxed else "none"
-            found = surroundings(self._stage, self._command.argv, self._env, sandbox)
-            self._place = {"engine": self._engine, "host": platform.node(), **found}
+        if self._way != self._place.get("runtime", ""):
+            self._place = {**self._place, "runtime": self._way}
         return Result(task.datum, note=self._command.note, environment=self._place, **fields)
 
-    def look_again(self) -> None:
-        """Another job begins: what is installed may have changed."""
-        self._place = None
+    def _look(self) -> dict[str, str]:
+        """What it runs in."""
+        sandbox = "bubblewrap" if self._sandboxed else "none"
+        found = surroundings(self._stage, self._command.argv, self._env, sandbox)
+        return {"engine": self._engine, "host": platform.node(), **found}
+
+    def is_current(self) -> bool:
+        """Whether what it runs in is as it was when it started: another job may begin after a package was upgraded.
+
+        A Python that is kept would go on with what it has imported.
+        """
+        return not self._place or self._look().items() <= self._place.items()
 
     def _collect(self, task: Task) -> tuple[outputs_.Output, ...]:
         known: dict[str, str] = {}
@@ -142,17 +163,38 @@ class Worker:
             self.close()
 
     def _request(self, task: Task) -> dict[str, Any]:
-        env = dict(self._env)
-        for name, value in task.env:
-            env[name] = self._paths.rewrite(value)
+        own = {name: self._paths.rewrite(value) for name, value in task.env}
         command = self._command
+        way, warm = command.way, None
+        if command.keep:
+            early = next((name for name in own if name in self._env or name.startswith(_EARLY)), "")
+            if early and command.argv:
+                way = f"the input's name {early} means something to Python when it starts"
+            else:
+                warm = self._kept(task, own)
         return {
             "argv": command.argv,
-            "env": env,
+            "env": {**self._env, **own},
             "cwd": command.cwd,
             "stdin": command.stdin,
             "timeout": self._stage.timeout,
+            "way": way,
+            "warm": warm,
         }
+
+    def _kept(self, task: Task, own: dict[str, str]) -> dict[str, Any]:
+        """The part of a request that is for a Python that is kept."""
+        request: dict[str, Any] = {"env": own}
+        if self._stage.callable:
+            matches: dict[str, str] = {}
+            for item in task.inputs:
+                path = f"/pfs/{item.name}{'' if item.match == '/' else item.match}"
+                # A group may have several of one name: they lie in one folder.
+                matches[item.name] = path if item.name not in matches else f"/pfs/{item.name}"
+            request["inputs"] = {name: self._paths.rewrite(path) for name, path in matches.items()}
+            request["out"] = self._paths.rewrite("/pfs/out")
+        argv = [*self._command.keep, WARM_INSIDE if self._sandboxed else WARM]
+        return {"argv": argv, "env": self._env, "setup": self._command.setup, "request": request}
 
     def _verdict(self, answer: dict[str, Any], log: bytes) -> str:
         """Why the datum failed, in one line, or ""."""
@@ -208,6 +250,11 @@ class Worker:
     @property
     def stage(self) -> Stage:
         return self._stage
+
+    @property
+    def heavy(self) -> bool:
+        """Whether it keeps an interpreter for the next datum."""
+        return bool(self._command.keep)
 
     def abort(self) -> None:
         """Kill what runs, from another thread than the one in `run`, which then gets a lost result and cleans up."""

@@ -352,12 +352,17 @@ class Catalog:
         strange = [p for p in self.store.all(self.store.head()).values() if p.version not in known]
         if not strange:
             return ["every pipeline here is trusted already"]
-        shown = [f"{p.name}@{p.version[:12]}: runs {' '.join(p.spec.transform.cmd)!r}" for p in strange]
+        shown = [f"{p.name}@{p.version[:12]}: runs {_what_runs(p.spec)!r}" for p in strange]
         if not yes and not ask("\n".join([*shown, "let these run here?"])):
             raise GitpipeError("nothing was trusted: look at `git show __spec__`, then `gitpipe trust`")
         self.store.trust([p.version for p in strange])
         self.nudge()
         return [f"{p.name}: trusted" for p in strange]
+
+
+def _what_runs(spec: Spec) -> str:
+    transform = spec.transform
+    return " ".join(transform.cmd) or transform.python or f"the ENTRYPOINT of {transform.image}"
 
 
 def _source(origin: Origin) -> Source:

@@ -197,4 +197,6 @@ def job_info(row: JobRow) -> JobInfo:
         notes=row.notes,
         inputs=tuple(CommitRef.parse(text) for text in row.inputs),
         engine=row.engine,
+        image=row.image,
+        image_id=row.image_id,
     )

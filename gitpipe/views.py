@@ -260,6 +260,8 @@ class JobInfo:
     inputs: tuple[CommitRef, ...] = ()  # direct inputs
     engine: str = ""
     ran_in: tuple[dict[str, Any], ...] | None = None  # see `gitpipe.record.Records.read`; None: not asked
+    image: str = ""  # that the spec names
+    image_id: str = ""  # what it stood for ("sha256:..."), or "host" where it was not used
 
 
 @dataclass(frozen=True, slots=True)
@@ -391,6 +393,7 @@ class StatusInfo:
     warnings: tuple[str, ...] = ()
     clocks: tuple[str, ...] = ()  # cron inputs and their next tick, worded
     waiting: tuple[str, ...] = ()  # pipelines with an input that has no data yet, worded
+    containers: str = ""  # what runs the images of pipelines; "" where none has one
 
 
 @dataclass(frozen=True, slots=True)

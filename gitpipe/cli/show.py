@@ -429,6 +429,7 @@ def job_details(job: JobInfo) -> Iterator[str]:
         ("Download", size(job.bytes_in)),
         ("Upload", size(job.bytes_out)),
         ("Engine", job.engine),
+        ("Image", f"{job.image} ({job.image_id})" if job.image else ""),
     )
     for place in job.ran_in or ():
         yield from place_lines(place)
@@ -474,6 +475,7 @@ def status_lines(status: StatusInfo, last_lines: Callable[[JobInfo], list[str]])
         ("Runner", status.runner),
         ("Engine", status.engine),
         ("Sandbox", status.sandbox),
+        ("Containers", status.containers),
         ("Cache", status.cache),
     )
     yield from pairs(*(("Cron", line) for line in status.clocks))

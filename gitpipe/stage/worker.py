@@ -25,6 +25,7 @@ from gitpipe.errors import BadData, StageFailed
 from gitpipe.stage import MAX_LOG, Result, Stage, Task
 from gitpipe.stage import outputs as outputs_
 from gitpipe.stage.command import PathMap, hard_coding, prepare
+from gitpipe.stage.container import Box, remove_left, said_last
 from gitpipe.stage.sandbox import (
     AGENT,
     HOME,
@@ -63,13 +64,14 @@ class Worker:
     ) -> None:
         self._stage = stage
         self._engine = engine
-        self._sandboxed = detect(stage.sandbox) == "bubblewrap"
+        self._box = Box(stage, str(slot_dir)) if stage.image else None
+        self._sandboxed = self._box is not None or detect(stage.sandbox) == "bubblewrap"
         self._slot = Slot(str(slot_dir))
         self._cache = str(stage.cache_dir)
         self._copies = stage.writable_inputs or not self._sandboxed
         self._alias = ""
         self._paths = PathMap() if self._sandboxed else self._real_paths()
-        self._command = prepare(stage, self._paths, self._sandboxed)
+        self._command = self._box.command if self._box else prepare(stage, self._paths, self._sandboxed)
         self._env = self._environment(inherited_environment() if environ is None else environ)
         self._way = ""
         self._agent: _Agent | None = None
@@ -137,8 +139,9 @@ class Worker:
 
     def _look(self) -> dict[str, str]:
         """What it runs in."""
-        sandbox = "bubblewrap" if self._sandboxed else "none"
-        found = surroundings(self._stage, self._command.argv, self._env, sandbox)
+        sandbox = self._box.engine if self._box else "bubblewrap" if self._sandboxed else "none"
+        image = f"{self._stage.image.name} ({self._stage.image.id})" if self._stage.image else ""
+        found = surroundings(self._stage, self._command.argv, self._env, sandbox, image)
         return {"engine": self._engine, "host": platform.node(), **found}
 
     def is_current(self) -> bool:
@@ -215,6 +218,8 @@ class Worker:
 
     def _environment(self, inherited: dict[str, str]) -> dict[str, str]:
         """What every datum of the stage gets; the spec's own values win."""
+        if self._box:
+            return self._box.environment()
         home = HOME if self._sandboxed else self._slot.home
         env = library_environment(inherited) if self._sandboxed else dict(inherited)
         folder = os.path.dirname(self._stage.python)
@@ -240,12 +245,15 @@ class Worker:
 
     def _start(self) -> _Agent:
         interpreter = os.path.realpath(sys.executable)
-        if self._sandboxed:
+        env = self._env
+        if self._box:
+            argv, env = [*self._box.start(self._slot.pfs), "inside"], dict(os.environ)
+        elif self._sandboxed:
             argv = [*bubblewrap(self._stage, self._slot.pfs, self._env), "inside"]
         else:
             argv = [interpreter, "-I", "-S", AGENT, "outside"]
         argv += [str(os.getpid()), str(MAX_LOG)]
-        return _Agent(argv, self._env, f"{self._slot.path}/stderr", self._stage.pipeline)
+        return _Agent(argv, env, f"{self._slot.path}/stderr", self._stage.pipeline)
 
     @property
     def stage(self) -> Stage:
@@ -267,8 +275,8 @@ class Worker:
         """End the agent with all its processes, and remove the slot directory."""
         self.alive = False
         agent, self._agent = self._agent, None
-        if agent is not None:
-            agent.kill()
+        if agent is None or not agent.kill():
+            remove_left(self._slot.path)
         if not self._sandboxed:
             kill_marked([self._slot.path])
         self._slot.remove()
@@ -289,11 +297,10 @@ class _Agent:
             self._receive()
         except AgentLost:
             code = self._process.wait()
-            said = Path(stderr).read_text(errors="replace").strip().splitlines()
             self.kill()
             if code == -signal.SIGKILL:
                 raise
-            why = said[-1] if said else f"exit status {code}"
+            why = said_last(Path(stderr).read_bytes(), code)
             raise StageFailed(f"cannot start a worker for pipeline {pipeline}: {why}") from None
 
     def ask(self, request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
@@ -335,8 +342,8 @@ class _Agent:
         """Have it end now; nothing is closed, since another thread waits for the answer."""
         self._process.terminate()
 
-    def kill(self) -> None:
-        """End it: an agent without sandbox is asked first, since it alone knows its orphans."""
+    def kill(self) -> bool:
+        """End it, whether it did so by itself: without sandbox it is asked first, as it alone knows its orphans."""
         if self._process.stdin is not None:
             self._process.stdin.close()
         try:
@@ -346,6 +353,7 @@ class _Agent:
             self._process.wait()
         if self._process.stdout is not None:
             self._process.stdout.close()
+        return self._process.returncode == 0
 
 
 def _fileno(pipe: Any) -> int:

@@ -51,6 +51,7 @@ class Stage:
         image: the container image that it runs in; None: with the host's programs.
         callable: ``module:function`` in the code tree, called in place of `cmd`, which is empty then.
         preload: whether Python scripts may be run by forks of an interpreter that has done their imports.
+        cpus, gpus, memory: what each worker needs for itself, the last in bytes; only Ray reserves them.
     """
 
     pipeline: str
@@ -69,6 +70,13 @@ class Stage:
     image: Image | None = None
     callable: str = ""
     preload: bool = True
+    cpus: float = 0.0
+    gpus: int = 0
+    memory: int = 0
+
+    @property
+    def reserves(self) -> bool:
+        return bool(self.cpus or self.gpus or self.memory)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +112,8 @@ class Result:
         lost: the worker died under the datum (killed, node gone): not the datum's fault, to be run again.
         no_space: a disk was full, which another datum may have filled that ran at the same time.
         note: something the job should say once ("/train.jl taken from the code tree"), or "".
+        environment: what it ran in, the same object for all datums of a worker: ``engine``, ``host``, ``sandbox`` and
+            what `gitpipe.stage.surroundings` finds, ``packages`` as lines of ``name==version``.
     """
 
     datum: str

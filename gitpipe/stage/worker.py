@@ -41,6 +41,7 @@ from gitpipe.stage.sandbox import (
     open_filter,
 )
 from gitpipe.stage.slot import MARK, Slot, kill_marked
+from gitpipe.stage.surroundings import surroundings
 
 _PLAIN = re.compile(r"[\w./+@-]+\Z", re.ASCII)
 _AGENT_KILLED = "it was killed (out of memory?)"
@@ -82,6 +83,7 @@ class Worker:
         self._env = self._environment(inherited_environment() if environ is None else environ)
         self._way = ""
         self._agent: _Agent | None = None
+        self._place: dict[str, str] = {}
         self._aborted = False
         self.alive = True
 
@@ -98,6 +100,7 @@ class Worker:
             return Result(task.datum, error="the worker has ended", lost=True)
         try:
             if self._agent is None:
+                self._place = self._look()
                 self._agent = self._start()
             if self._aborted:
                 raise AgentLost("it was stopped")
@@ -144,9 +147,23 @@ class Worker:
         )
 
     def _result(self, task: Task, **fields: Any) -> Result:
+        if self._way != self._place.get("runtime", ""):
+            self._place = {**self._place, "runtime": self._way}
+        return Result(task.datum, note=self._command.note, environment=self._place, **fields)
+
+    def _look(self) -> dict[str, str]:
+        """What it runs in."""
         sandbox = self._box.engine if self._box else "bubblewrap" if self._sandboxed else "none"
-        place = {"engine": self._engine, "host": platform.node(), "sandbox": sandbox, "runtime": self._way}
-        return Result(task.datum, note=self._command.note, environment=place, **fields)
+        image = f"{self._stage.image.name} ({self._stage.image.id})" if self._stage.image else ""
+        found = surroundings(self._stage, self._command.argv, self._env, sandbox, image)
+        return {"engine": self._engine, "host": platform.node(), **found}
+
+    def is_current(self) -> bool:
+        """Whether what it runs in is as it was when it started: another job may begin after a package was upgraded.
+
+        A Python that is kept would go on with what it has imported.
+        """
+        return not self._place or self._look().items() <= self._place.items()
 
     def _collect(self, task: Task) -> tuple[outputs_.Output, ...]:
         known: dict[str, str] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ STORIES = {
     "iris": """
         gitpipe create-repo training && gitpipe create-repo attributes
         gitpipe put-file training master iris.csv -f samples/iris/iris.csv
-        gitpipe put-file attributes master -r -f samples/iris/attributes
+        (cd samples/iris/attributes && gitpipe put-file attributes master -r -f .)
         gitpipe create-pipeline -f pipelines/iris/train.json -f pipelines/iris/infer.json && gitpipe run
         for kind in lda tree forest; do gitpipe update-pipeline -f pipelines/iris/train-$kind.json && gitpipe run; done
     """,
@@ -20,7 +21,7 @@ STORIES = {
         gitpipe create-repo training_data && gitpipe create-repo qc_data && gitpipe create-repo attributes
         gitpipe put-file training_data master training_prod.csv -f samples/diabetes/training_prod.csv
         gitpipe put-file qc_data master holdout.csv -f samples/diabetes/holdout.csv
-        gitpipe put-file attributes master -r -f samples/diabetes/attributes
+        (cd samples/diabetes/attributes && gitpipe put-file attributes master -r -f .)
         for name in model qc_pre_process qcontrol infer; do
           gitpipe create-pipeline -f pipelines/diabetes/$name.json || exit 1
         done
@@ -29,7 +30,7 @@ STORIES = {
     "sentiment": """
         gitpipe create-repo training && gitpipe create-repo reviews
         gitpipe put-file training master -f samples/sentiment/labeledTrainData.tsv
-        gitpipe put-file reviews master -r -f samples/sentiment/reviews
+        (cd samples/sentiment/reviews && gitpipe put-file reviews master -r -f .)
         gitpipe create-pipeline -f pipelines/sentiment/train.json -f pipelines/sentiment/infer.json && gitpipe run
     """,
 }
@@ -49,6 +50,9 @@ def test_the_same_commits_both_ways(name: str, tmp_path: Path, sh: Shell, monkey
         sh(f"set -e\n{STORIES[name]}", cwd=repo, timeout=300)
         jobs = sh("gitpipe list-job --raw", cwd=repo).splitlines()
         assert len(jobs) >= 2 and all('"success"' in job for job in jobs)
+        ran = sh("gitpipe inspect-job " + json.loads(jobs[0])["id"], cwd=repo)
+        assert ("Runtime: forked from a Python" in ran) == (preload == "auto"), ran
+        assert "Upload: 0B" not in ran
         refs = sh("git for-each-ref --format='%(refname) %(objectname)' refs/heads", cwd=repo).splitlines()
         made.append([ref for ref in refs if not ref.startswith("refs/heads/__spec__")])
         end_runner(repo)

@@ -160,7 +160,9 @@ class Jobs:
 
 def progress(row: JobRow) -> Progress:
     """One job as a progress bar shows it."""
-    return Progress(row.id, row.pipeline, row.state.value, row.processed, row.skipped, row.failed, row.total)
+    return Progress(
+        row.id, row.pipeline, row.state.value, row.processed, row.skipped, row.failed, row.total, row.recovered
+    )
 
 
 def job_info(row: JobRow) -> JobInfo:
@@ -184,4 +186,5 @@ def job_info(row: JobRow) -> JobInfo:
         notes=row.notes,
         inputs=tuple(CommitRef.parse(text) for text in row.inputs),
         engine=row.engine,
+        recovered=row.recovered,
     )

@@ -27,6 +27,9 @@ class Stage:
         working_dir: ``transform.working_dir`` or "" for ``/code``.
         accept_return_code: exit codes beside 0 that mean success.
         writable_inputs: private, writable copies of the inputs instead of read-only links.
+        err_cmd: argv of what runs, where a datum's last try failed, to say whether the job can do without it; () if
+            nothing does.
+        err_stdin: lines fed to it.
     """
 
     pipeline: str
@@ -42,6 +45,8 @@ class Stage:
     accept_return_code: tuple[int, ...] = ()
     writable_inputs: bool = False
     timeout: float | None = None
+    err_cmd: tuple[str, ...] = ()
+    err_stdin: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,11 +62,15 @@ class TaskInput:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One datum to run: its id, its inputs, and the environment variables that belong to it alone."""
+    """One datum to run: its id, its inputs, and the environment variables that belong to it alone.
+
+    `last`: it is not tried again if it fails, so that ``err_cmd`` runs then.
+    """
 
     datum: str
     inputs: tuple[TaskInput, ...]
     env: tuple[tuple[str, str], ...] = ()
+    last: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +80,7 @@ class Result:
     Attributes:
         outputs: (path below ``/pfs/out``, md5, bytes), sorted by path; the blobs are in the cache, not yet synced.
         error: "" on success, else one line (``exit status 1``, ``/pfs/out/x is a socket`` …).
+        recovered: it failed (`error`), and ``err_cmd`` said that this does not matter: there is no output of it.
         log: stdout and stderr of the user's code, interleaved, at most `MAX_LOG` bytes (head and tail kept).
         bytes_in, bytes_out: sizes of the input files and of the outputs.
         seconds: wall time of the user's code.
@@ -88,6 +98,7 @@ class Result:
     seconds: float = 0.0
     lost: bool = False
     note: str = ""
+    recovered: bool = False
     environment: dict[str, str] = field(default_factory=dict)
 
     @property

@@ -6,6 +6,7 @@ which datums there are.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import platform
@@ -24,7 +25,7 @@ from typing import Any
 from gitpipe.errors import BadData, StageFailed
 from gitpipe.stage import MAX_LOG, Result, Stage, Task
 from gitpipe.stage import outputs as outputs_
-from gitpipe.stage.command import PathMap, hard_coding, prepare
+from gitpipe.stage.command import Command, PathMap, hard_coding, prepare
 from gitpipe.stage.sandbox import AGENT, HOME, bubblewrap, detect, inherited_environment, library_environment
 from gitpipe.stage.slot import MARK, Slot, kill_marked
 
@@ -58,6 +59,10 @@ class Worker:
         self._alias = ""
         self._paths = PathMap() if self._sandboxed else self._real_paths()
         self._command = prepare(stage, self._paths, self._sandboxed)
+        self._rescue: Command | None = None
+        if stage.err_cmd:
+            handler = dataclasses.replace(stage, cmd=stage.err_cmd, stdin=stage.err_stdin)
+            self._rescue = prepare(handler, self._paths, self._sandboxed)
         self._env = self._environment(inherited_environment() if environ is None else environ)
         self._agent: _Agent | None = None
         self._aborted = False
@@ -90,8 +95,11 @@ class Worker:
     def _run(self, task: Task, agent: _Agent) -> Result:
         try:
             bytes_in = self._slot.place(task, self._cache, self._copies)
-            answer, log = agent.ask(self._request(task))
+            answer, log = agent.ask(self._request(task, self._command))
             error = self._verdict(answer, log)
+            recovered = False
+            if error and task.last and self._rescue is not None:
+                recovered, error, log = self._recover(task, agent, self._rescue, error, log)
             outputs = () if error else self._collect(task)
             if not error and not outputs and not self._sandboxed and hard_coding(self._stage):
                 # It looked for its input where nothing is: an empty result would be a wrong one.
@@ -107,12 +115,23 @@ class Worker:
             task,
             outputs=outputs,
             error=error,
+            recovered=recovered,
             log=log,
             exit_code=answer.get("code"),
             bytes_in=bytes_in,
             bytes_out=sum(size for _, _, size in outputs),
             seconds=float(answer.get("seconds", 0.0)),
         )
+
+    def _recover(
+        self, task: Task, agent: _Agent, rescue: Command, error: str, log: bytes
+    ) -> tuple[bool, str, bytes]:
+        """Run ``err_cmd`` where the command has just failed, with all as that left it: (recovered, error, both logs)."""
+        answer, said = agent.ask(self._request(task, rescue))
+        verdict = self._verdict(answer, said)
+        said = said[-(MAX_LOG // 2) :]
+        log = log[: MAX_LOG - len(said)] + said
+        return not verdict, f"{error}; err_cmd: {verdict}" if verdict else error, log
 
     def _result(self, task: Task, **fields: Any) -> Result:
         sandbox = "bubblewrap" if self._sandboxed else "none"
@@ -133,11 +152,10 @@ class Worker:
         except (OSError, RecursionError):
             self.close()
 
-    def _request(self, task: Task) -> dict[str, Any]:
+    def _request(self, task: Task, command: Command) -> dict[str, Any]:
         env = dict(self._env)
         for name, value in task.env:
             env[name] = self._paths.rewrite(value)
-        command = self._command
         return {
             "argv": command.argv,
             "env": env,

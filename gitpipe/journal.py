@@ -483,7 +483,7 @@ class Journal:
         rows = self.db.execute(
             "SELECT datum, ok, tries, seconds, bytes_in, bytes_out, error, recovered FROM runs WHERE seq = ?", (seq,)
         )
-        return {row[0]: RunRow(row[0], bool(row[1]), *row[2:7], recovered=bool(row[7])) for row in rows}
+        return {row[0]: RunRow(row[0], bool(row[1]), *row[2:7], bool(row[7])) for row in rows}
 
     # -- workers -----------------------------------------------------------------------------------------------------
 

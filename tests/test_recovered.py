@@ -18,7 +18,6 @@ from .lab import Lab, new_lab
 from .stagekit import Kit, both
 
 
-
 @pytest.fixture
 def kit(tmp_path: Path) -> Iterator[Kit]:
     kit = Kit(tmp_path)
@@ -158,7 +157,7 @@ def test_it_is_tried_again_by_the_next_job_and_no_sooner(lab: Lab) -> None:
     assert (job.processed, job.skipped, job.recovered, job.total) == (1, 1, 1, 3)
     assert lab.made("p")[-1].subject == "p: 1 processed, 1 skipped, 1 recovered of 3 datums"
     assert lab.printed("p").count("handling") == 2
-    lab.project.pipelines.run("p", reprocess=True)
+    lab.project.pipelines.update([str(lab.root / "specs/p.json")], reprocess=True)
     (job,) = lab.run()
     assert (job.processed, job.skipped, job.recovered, job.total) == (2, 0, 1, 3)
     assert lab.printed("p").count("handling") == 3
@@ -168,7 +167,7 @@ def test_it_is_tried_again_by_the_next_job_and_no_sooner(lab: Lab) -> None:
 
 
 def test_what_stood_before_goes(lab: Lab) -> None:
-    """A file that turned bad takes its old output along, by name and by datum, and by all datums at --reprocess."""
+    """A file that turned bad takes its old output along, and gets it back with its old content."""
     lab.data("in", {"a": "1", "b": "2"})
     copying(lab, datum_tries=1)
     assert lab.ran() == ["p: 2 + 0 / 2 success"]

@@ -83,9 +83,7 @@ class JobProgress:
 
 def ended(job: JobInfo) -> Progress:
     """The progress of a job that has ended."""
-    return Progress(
-        job.id, job.pipeline, job.state, job.processed, job.skipped, job.failed, job.total, job.recovered
-    )
+    return Progress(job.id, job.pipeline, job.state, job.processed, job.skipped, job.failed, job.total, job.recovered)
 
 
 def job_bars() -> Bars:

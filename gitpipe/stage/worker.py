@@ -123,10 +123,8 @@ class Worker:
             seconds=float(answer.get("seconds", 0.0)),
         )
 
-    def _recover(
-        self, task: Task, agent: _Agent, rescue: Command, error: str, log: bytes
-    ) -> tuple[bool, str, bytes]:
-        """Run ``err_cmd`` where the command has just failed, with all as that left it: (recovered, error, both logs)."""
+    def _recover(self, task: Task, agent: _Agent, rescue: Command, error: str, log: bytes) -> tuple[bool, str, bytes]:
+        """Run ``err_cmd`` after the command, with all as that left it: (recovered, error, both logs)."""
         answer, said = agent.ask(self._request(task, rescue))
         verdict = self._verdict(answer, said)
         said = said[-(MAX_LOG // 2) :]

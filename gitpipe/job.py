@@ -33,6 +33,7 @@ from gitpipe.reconcile import Reconciler, Unready
 from gitpipe.repo import BLOB, EXE, HEADS, LINK, Entry, RefUpdate, Repo, Signature, syncfs
 from gitpipe.stage import Result, Stage, Task, TaskInput
 from gitpipe.standing import Standing, read_standing
+from gitpipe.vault import Vault
 from gitpipe.views import few
 
 MAX_LOST = 5
@@ -79,6 +80,7 @@ class Settings:
     sandbox: str
     code_dir: Path
     slots_dir: Path
+    vault: Vault
 
 
 class JobRunner:
@@ -422,6 +424,8 @@ class JobRunner:
             timeout=pipeline.spec.datum_timeout,
             err_cmd=transform.err_cmd,
             err_stdin=transform.err_stdin,
+            secrets=self.settings.vault.take(transform.secrets),
+            hidden=self.settings.vault.hidden(),
         )
 
     def _export_code(self, tree: str | None) -> Path:

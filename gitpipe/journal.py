@@ -481,9 +481,9 @@ class Journal:
     def runs(self, seq: int) -> dict[str, RunRow]:
         """Datum id -> what became of it, of all datums that a job has run."""
         rows = self.db.execute(
-            "SELECT datum, ok, tries, seconds, bytes_in, bytes_out, error, recovered FROM runs WHERE seq = ?", (seq,)
+            "SELECT datum, ok, recovered, tries, seconds, bytes_in, bytes_out, error FROM runs WHERE seq = ?", (seq,)
         )
-        return {row[0]: RunRow(row[0], bool(row[1]), *row[2:7], bool(row[7])) for row in rows}
+        return {datum: RunRow(datum, bool(ok), *rest, recovered=bool(more)) for datum, ok, more, *rest in rows}
 
     # -- workers -----------------------------------------------------------------------------------------------------
 

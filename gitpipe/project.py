@@ -56,6 +56,7 @@ from gitpipe.spec import spec_schema as spec_schema
 from gitpipe.stage.sandbox import describe
 from gitpipe.stage.slot import sweep
 from gitpipe.uploads import PushedRef, push_blobs
+from gitpipe.vault import Vault, default_folder, take_environment
 from gitpipe.views import DagInfo, JobInfo, Progress, StatusInfo
 
 NOTES = "refs/notes/gitpipe"
@@ -82,6 +83,7 @@ class Settings:
     cache: str = ""
     remote: str = ""
     path: str = ""
+    secrets: str = ""
 
     @classmethod
     def read(cls, repo: Repo) -> Settings:
@@ -98,6 +100,9 @@ class Settings:
         except ValueError as error:
             raise UsageError(f"git config gitpipe.linger is {found['gitpipe.linger']!r}: use seconds") from error
         address = found.get("gitpipe.rayaddress", "")
+        secrets = os.path.expanduser(found.get("gitpipe.secrets", "") or str(default_folder()))
+        if not os.path.isabs(secrets):
+            raise UsageError(f"git config gitpipe.secrets is {secrets!r}: use the absolute path of a folder")
         return cls(
             found.get(PYTHON, ""),
             engine,
@@ -107,6 +112,7 @@ class Settings:
             found.get(CACHE, ""),
             found.get(REMOTE, ""),
             found.get(PATH, ""),
+            secrets,
         )
 
 
@@ -223,6 +229,7 @@ class Project:
 
     def make_scheduler(self) -> Scheduler:
         """The scheduler with all that it needs; its executor is made for the first job, and anew for new settings."""
+        take_environment()
         made: list[tuple[Settings, Executor, JobRunner]] = []
         slots = self.blobs.cache / ".gitpipe-slots"
         notes_lock = threading.Lock()
@@ -236,7 +243,7 @@ class Project:
             now = Settings.read(self.repo)
             self.blobs.remote = remote_url(self.repo, now.remote)
             executor = open_executor(now.engine, now.ray_address, self.state / "ray")
-            settings = JobSettings(now.python, now.sandbox, self.state / "code", slots)
+            settings = JobSettings(now.python, now.sandbox, self.state / "code", slots, Vault(Path(now.secrets)))
             jobs = JobRunner(
                 self.repo,
                 self.blobs,

@@ -11,6 +11,15 @@ from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
+class Secret:
+    """A value that one stage gets, in the variable `env_var` or as the file `path`; shown to nobody else."""
+
+    value: bytes = field(repr=False)
+    env_var: str = ""
+    path: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Stage:
     """What to run; picklable, the same for every datum of a pipeline version.
 
@@ -30,6 +39,8 @@ class Stage:
         err_cmd: argv of what runs, where a datum's last try failed, to say whether the job can do without it; () if
             nothing does.
         err_stdin: lines fed to it.
+        secrets: values that the code gets, and that are taken out of its log and of errors.
+        hidden: folders of the host that no stage is to see, where there is a sandbox.
     """
 
     pipeline: str
@@ -47,6 +58,8 @@ class Stage:
     timeout: float | None = None
     err_cmd: tuple[str, ...] = ()
     err_stdin: tuple[str, ...] = ()
+    secrets: tuple[Secret, ...] = field(default=(), repr=False)
+    hidden: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

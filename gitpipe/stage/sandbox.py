@@ -12,10 +12,12 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from gitpipe.errors import StageFailed, UsageError
 from gitpipe.stage import Stage
+from gitpipe.stage.secret import folders
 
 MODES = ("auto", "none", "strict")
 HOME = "/tmp/home"
@@ -102,12 +104,17 @@ def _why_not() -> str:
     return f"bubblewrap does not work here: {said[-1] if said else f'exit status {done.returncode}'}"
 
 
-def bubblewrap(stage: Stage, pfs: str, env: dict[str, str]) -> list[str]:
+def bubblewrap(stage: Stage, pfs: str, env: dict[str, str], mounts: Sequence[str] = ()) -> list[str]:
     """The command line, up to and with ``--``, of a sandbox whose ``/pfs`` is the folder `pfs` (it has ``out/``).
 
     Args:
         env: the environment that the stage will have; folders that it names are made visible.
+        mounts: arguments that make the files of the stage's secrets appear.
     """
+    secret = folders(stage.secrets)
+    split = _to_split(secret)
+    hidden = [path for path in stage.hidden if os.path.isdir(path)]
+    covers = [word for path in hidden for word in ("--tmpfs", path)]
     binds: list[str] = []
     for path in _visible(stage.python, env):
         binds += ["--ro-bind-try", path, path]
@@ -118,18 +125,23 @@ def bubblewrap(stage: Stage, pfs: str, env: dict[str, str]) -> list[str]:
         shutil.which("bwrap") or "bwrap",
         *_ISOLATE,
         *network,
-        *_root(),
+        *_root(split),
         *binds,
+        *covers,
         *("--ro-bind", str(stage.code_dir), "/code"),
         *(pfs_mode, pfs, "/pfs", "--bind", f"{pfs}/out", "/pfs/out"),
         *("--ro-bind", AGENT, agent_at),
-        *_seal(),
+        *mounts,
+        *_seal((*secret, *hidden, *split)),
         *("--chdir", "/", "--", _real_interpreter(), "-I", "-S", agent_at),
     ]
 
 
-def _root() -> list[str]:
-    """The host's top-level folders, read-only, on an empty root; home folders, /run and temporary ones are new."""
+def _root(split: Sequence[str] = ()) -> list[str]:
+    """The host's top-level folders, read-only, on an empty root; home folders, /run and temporary ones are new.
+
+    The folders `split` are new, too, with all in them that the host's have: what they lack can be added.
+    """
     argv = ["--tmpfs", "/"]
     for entry in sorted(os.scandir("/"), key=lambda e: e.name):
         if entry.name in _SPECIAL:
@@ -138,6 +150,13 @@ def _root() -> list[str]:
             argv += ["--symlink", os.readlink(entry.path), entry.path]
         else:
             argv += ["--ro-bind-try", entry.path, entry.path]
+    for folder in split:
+        argv += ["--tmpfs", folder]
+        for entry in sorted(os.scandir(folder), key=lambda e: e.name):
+            if entry.is_symlink():
+                argv += ["--symlink", os.readlink(entry.path), entry.path]
+            else:
+                argv += ["--ro-bind-try", entry.path, entry.path]
     argv += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/dev/shm"]
     for device in sorted([*glob.glob("/dev/nvidia*"), *glob.glob("/dev/dri"), *glob.glob("/dev/kfd")]):
         argv += ["--dev-bind-try", device, device]
@@ -149,10 +168,22 @@ def _root() -> list[str]:
     return argv
 
 
-def _seal() -> list[str]:
+def _to_split(wanted: Sequence[str]) -> list[str]:
+    """The folders of the host that lack the folders `wanted`, which nobody can make there: they are read-only."""
+    found = set()
+    for path in wanted:
+        there = path
+        while not os.path.isdir(there):
+            there = os.path.dirname(there)
+        if there not in (path, "/") and not is_masked(path):
+            found.add(there)
+    return sorted(found)
+
+
+def _seal(more: Sequence[str] = ()) -> list[str]:
     """Nothing may be written to the new, empty folders either: it would outlive the datum."""
     argv = []
-    for folder in (*masked_homes(), "/run", "/dev", "/"):
+    for folder in (*more, *masked_homes(), "/run", "/dev", "/"):
         argv += ["--remount-ro", folder]
     return argv
 

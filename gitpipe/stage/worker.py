@@ -18,13 +18,14 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from gitpipe.errors import BadData, StageFailed
 from gitpipe.stage import MAX_LOG, Result, Stage, Task
 from gitpipe.stage import outputs as outputs_
+from gitpipe.stage import secret as secret_
 from gitpipe.stage.command import Command, PathMap, hard_coding, prepare
 from gitpipe.stage.sandbox import AGENT, HOME, bubblewrap, detect, inherited_environment, library_environment
 from gitpipe.stage.slot import MARK, Slot, kill_marked
@@ -53,6 +54,12 @@ class Worker:
         self._stage = stage
         self._engine = engine
         self._sandboxed = detect(stage.sandbox) == "bubblewrap"
+        if not self._sandboxed and any(secret.path for secret in stage.secrets):
+            raise StageFailed(
+                f"pipeline {stage.pipeline} has a secret with mount_path, which needs a sandbox, and there is none: use"
+                " env_var, or install bubblewrap"
+            )
+        self._redact = secret_.Redactor(stage.secrets)
         self._slot = Slot(str(slot_dir))
         self._cache = str(stage.cache_dir)
         self._copies = stage.writable_inputs or not self._sandboxed
@@ -95,7 +102,7 @@ class Worker:
     def _run(self, task: Task, agent: _Agent) -> Result:
         try:
             bytes_in = self._slot.place(task, self._cache, self._copies)
-            answer, log = agent.ask(self._request(task, self._command))
+            answer, log = self._ask(agent, task, self._command)
             error = self._verdict(answer, log)
             recovered = False
             if error and task.last and self._rescue is not None:
@@ -125,16 +132,22 @@ class Worker:
 
     def _recover(self, task: Task, agent: _Agent, rescue: Command, error: str, log: bytes) -> tuple[bool, str, bytes]:
         """Run ``err_cmd`` after the command, with all as that left it: (recovered, error, both logs)."""
-        answer, said = agent.ask(self._request(task, rescue))
+        answer, said = self._ask(agent, task, rescue)
         verdict = self._verdict(answer, said)
         said = said[-(MAX_LOG // 2) :]
         log = log[: MAX_LOG - len(said)] + said
         return not verdict, f"{error}; err_cmd: {verdict}" if verdict else error, log
 
-    def _result(self, task: Task, **fields: Any) -> Result:
+    def _ask(self, agent: _Agent, task: Task, command: Command) -> tuple[dict[str, Any], bytes]:
+        """Have one command run; (answer, what it printed but for secrets)."""
+        answer, log = agent.ask(self._request(task, command))
+        return answer, self._redact.log(log)
+
+    def _result(self, task: Task, *, error: str = "", **fields: Any) -> Result:
         sandbox = "bubblewrap" if self._sandboxed else "none"
         place = {"engine": self._engine, "host": platform.node(), "sandbox": sandbox}
-        return Result(task.datum, note=self._command.note, environment=place, **fields)
+        error = self._redact.text(error)
+        return Result(task.datum, error=error, note=self._command.note, environment=place, **fields)
 
     def _collect(self, task: Task) -> tuple[outputs_.Output, ...]:
         known: dict[str, str] = {}
@@ -151,7 +164,7 @@ class Worker:
             self.close()
 
     def _request(self, task: Task, command: Command) -> dict[str, Any]:
-        env = dict(self._env)
+        env = {**self._env, **secret_.environment(self._stage.secrets)}  # not in the agent's own, nor bubblewrap's
         for name, value in task.env:
             env[name] = self._paths.rewrite(value)
         return {
@@ -206,12 +219,13 @@ class Worker:
 
     def _start(self) -> _Agent:
         interpreter = os.path.realpath(sys.executable)
-        if self._sandboxed:
-            argv = [*bubblewrap(self._stage, self._slot.pfs, self._env), "inside"]
-        else:
-            argv = [interpreter, "-I", "-S", AGENT, "outside"]
-        argv += [str(os.getpid()), str(MAX_LOG)]
-        return _Agent(argv, self._env, f"{self._slot.path}/stderr", self._stage.pipeline)
+        with secret_.mounts(self._stage.secrets) as (mounts, files):
+            if self._sandboxed:
+                argv = [*bubblewrap(self._stage, self._slot.pfs, self._env, mounts), "inside"]
+            else:
+                argv = [interpreter, "-I", "-S", AGENT, "outside"]
+            argv += [str(os.getpid()), str(MAX_LOG)]
+            return _Agent(argv, self._env, f"{self._slot.path}/stderr", self._stage.pipeline, files)
 
     @property
     def stage(self) -> Stage:
@@ -240,9 +254,11 @@ class Worker:
 class _Agent:
     """The other end of the agent's two pipes."""
 
-    def __init__(self, argv: list[str], env: dict[str, str], stderr: str, pipeline: str) -> None:
+    def __init__(
+        self, argv: list[str], env: dict[str, str], stderr: str, pipeline: str, files: Sequence[int] = ()
+    ) -> None:
         with open(stderr, "wb") as errors:
-            self._process = spawn(argv, env, errors.fileno())
+            self._process = spawn(argv, env, errors.fileno(), files)
         self._requests = _fileno(self._process.stdin)
         self._replies = _fileno(self._process.stdout)
         self._buffer = b""
@@ -331,8 +347,10 @@ _spawner_lock = threading.Lock()
 _spawner: tuple[int, queue.SimpleQueue[_Job]] | None = None
 
 
-def spawn(argv: list[str], env: dict[str, str], stderr: int) -> subprocess.Popen[bytes]:
+def spawn(argv: list[str], env: dict[str, str], stderr: int, files: Sequence[int] = ()) -> subprocess.Popen[bytes]:
     """Start a process that dies with this one, in a session of its own (a ^C at the terminal is not meant for it).
+
+    It has the file descriptors `files` under the same numbers.
 
     It is started by one thread that never ends: the kernel's parent-death signal comes when the *thread* that started
     a process ends, so that workers started by a job's thread would die with the job.
@@ -347,6 +365,7 @@ def spawn(argv: list[str], env: dict[str, str], stderr: int) -> subprocess.Popen
             stdout=subprocess.PIPE,
             stderr=stderr,
             bufsize=0,
+            pass_fds=files,
             start_new_session=True,
         )
 

@@ -354,10 +354,7 @@ class Catalog:
         strange = [p for p in self.store.all(self.store.head()).values() if p.version not in known]
         if not strange:
             return ["every pipeline here is trusted already"]
-        shown = [
-            f"{p.name}@{p.version[:12]}: runs {' '.join(p.spec.transform.cmd)!r}{_with_secrets(p.spec)}"
-            for p in strange
-        ]
+        shown = [f"{p.name}@{p.version[:12]}: runs {_what(p.spec)}" for p in strange]
         if not yes and not ask("\n".join([*shown, "let these run here?"])):
             raise GitpipeError("nothing was trusted: look at `git show __spec__`, then `gitpipe trust`")
         self.store.trust([p.version for p in strange])
@@ -365,9 +362,10 @@ class Catalog:
         return [f"{p.name}: trusted" for p in strange]
 
 
-def _with_secrets(spec: Spec) -> str:
+def _what(spec: Spec) -> str:
+    """The command of a pipeline, and which secrets it gets."""
     uses = dict.fromkeys(f"{use.name}/{use.key}" if use.key else use.name for use in spec.transform.secrets)
-    return f" with the secrets {', '.join(uses)}" if uses else ""
+    return repr(" ".join(spec.transform.cmd)) + (f" with the secrets {', '.join(uses)}" if uses else "")
 
 
 def _source(origin: Origin) -> Source:

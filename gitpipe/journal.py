@@ -483,7 +483,10 @@ class Journal:
         rows = self.db.execute(
             "SELECT datum, ok, recovered, tries, seconds, bytes_in, bytes_out, error FROM runs WHERE seq = ?", (seq,)
         )
-        return {datum: RunRow(datum, bool(ok), *rest, recovered=bool(more)) for datum, ok, more, *rest in rows}
+        return {
+            row["datum"]: RunRow(**{**dict(row), "ok": bool(row["ok"]), "recovered": bool(row["recovered"])})
+            for row in rows
+        }
 
     # -- workers -----------------------------------------------------------------------------------------------------
 

@@ -109,7 +109,7 @@ class Vault:
             return None
         except OSError as error:
             raise Refused(f"cannot read the secret {path}: {error.strerror}") from None
-        with os.fdopen(file, "rb") as opened:
+        try:
             status = os.fstat(file)
             if not stat.S_ISREG(status.st_mode):
                 raise Refused(f"the secret {path} is no file: put its value into a file of that name")
@@ -117,7 +117,10 @@ class Vault:
             _check_private(path, status)
             for folder in (path.parent, self.folder):
                 _check_private(folder, folder.stat())
-            value = opened.read(MAX_SIZE + 1)
+            with open(file, "rb", closefd=False) as opened:
+                value = opened.read(MAX_SIZE + 1)
+        finally:
+            os.close(file)
         if len(value) > MAX_SIZE:
             raise Refused(f"the secret {path} has more than {MAX_SIZE} bytes: that is data, not a secret")
         return value

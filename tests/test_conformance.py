@@ -48,6 +48,10 @@ SAMPLES: dict[str, Any] = {
     "transform.accept_return_code": [3],
     "transform.err_cmd": ["true"],
     "transform.err_stdin": ["x"],
+    "transform.secrets.name": "db",
+    "transform.secrets.key": "password",
+    "transform.secrets.env_var": "PASSWORD",
+    "transform.secrets.mount_path": "/secrets",
     "input.pfs.name": "x",
     "input.pfs.repo": "x",
     "input.pfs.branch": "x",
@@ -197,6 +201,9 @@ def document(field: str, spelled: str) -> dict[str, Any]:
         return spec
     if kind == "pfs" and ".trigger." in field:
         leaf["trigger"] = {} if field.endswith((".commits", ".size", "_spec")) else {"commits": 3}
+    if folders[-1:] == ["secrets"]:
+        spec["transform"]["secrets"] = [{"name": "db", "key": "x", last: SAMPLES[field]}]
+        return spec
     place = spec
     for name in folders:
         place = place.setdefault(name, {})

@@ -268,7 +268,7 @@ class JobRunner:
             else:
                 self._relabel(work, datum, files)
         skipped = len(work.stood) + len(work.lines)
-        work.counts = {"total": len(work.all), "skipped": skipped, "processed": 0, "failed": 0}
+        work.counts = {"total": len(work.all), "skipped": skipped, "processed": 0, "failed": 0, "recovered": 0}
         self.journal.update_job(work.job.seq, **work.counts)
 
     def _relabel(self, work: Work, datum: str, files: datumindex.Outputs) -> None:

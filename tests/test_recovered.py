@@ -203,6 +203,9 @@ def test_of_one_that_was_made_before_and_lost(lab: Lab) -> None:
     assert lab.files("p") == {"a.out": "1x\n"}
     assert lab.made("p")[-1].subject == "p: 0 processed, 1 skipped, 2 recovered of 3 datums"
     assert states(lab) == {"/a": "skipped", "/b": "recovered", "/c": "recovered"}
+    lab.forget()
+    assert lab.ran() == ["p: 0 + 1 / 3 success"]
+    assert states(lab) == {"/a": "skipped", "/b": "recovered", "/c": "recovered"}, "as the index has it"
 
 
 def test_one_that_cannot_be_recovered_fails_the_job(lab: Lab) -> None:

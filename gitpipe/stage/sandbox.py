@@ -113,11 +113,14 @@ def bubblewrap(stage: Stage, pfs: str, env: dict[str, str], mounts: Sequence[str
     """
     secret = folders(stage.secrets)
     split = _to_split(secret)
-    hidden = [path for path in stage.hidden if os.path.isdir(path)]
-    covers = [word for path in hidden for word in ("--tmpfs", path)]
     binds: list[str] = []
-    for path in _visible(stage.python, env):
+    visible = _visible(stage.python, env)
+    for path in visible:
         binds += ["--ro-bind-try", path, path]
+    hidden = [path for path in stage.hidden if os.path.isdir(path)]
+    hidden = [path for path in hidden if not is_masked(path) or any(_is_below(path, shown) for shown in visible)]
+    for path in hidden:
+        binds += ["--tmpfs", path]
     network = ["--unshare-net"] if stage.sandbox == "strict" else []
     pfs_mode = "--bind" if stage.writable_inputs else "--ro-bind"
     agent_at = "/run/gitpipe-agent.py"
@@ -127,7 +130,6 @@ def bubblewrap(stage: Stage, pfs: str, env: dict[str, str], mounts: Sequence[str
         *network,
         *_root(split),
         *binds,
-        *covers,
         *("--ro-bind", str(stage.code_dir), "/code"),
         *(pfs_mode, pfs, "/pfs", "--bind", f"{pfs}/out", "/pfs/out"),
         *("--ro-bind", AGENT, agent_at),
@@ -152,7 +154,13 @@ def _root(split: Sequence[str] = ()) -> list[str]:
             argv += ["--ro-bind-try", entry.path, entry.path]
     for folder in split:
         argv += ["--tmpfs", folder]
-        for entry in sorted(os.scandir(folder), key=lambda e: e.name):
+        try:
+            entries = sorted(os.scandir(folder), key=lambda e: e.name)
+        except OSError as error:
+            raise StageFailed(
+                f"no secret can be mounted below {folder}: {error.strerror}; take another place"
+            ) from None
+        for entry in entries:
             if entry.is_symlink():
                 argv += ["--symlink", os.readlink(entry.path), entry.path]
             else:

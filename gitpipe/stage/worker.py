@@ -60,6 +60,7 @@ class Worker:
                 " env_var, or install bubblewrap"
             )
         self._redact = secret_.Redactor(stage.secrets)
+        self._secret_env = secret_.environment(stage.secrets)  # in requests only: not in the agent's own, nor bwrap's
         self._slot = Slot(str(slot_dir))
         self._cache = str(stage.cache_dir)
         self._copies = stage.writable_inputs or not self._sandboxed
@@ -164,7 +165,7 @@ class Worker:
             self.close()
 
     def _request(self, task: Task, command: Command) -> dict[str, Any]:
-        env = {**self._env, **secret_.environment(self._stage.secrets)}  # not in the agent's own, nor bubblewrap's
+        env = {**self._env, **self._secret_env}
         for name, value in task.env:
             env[name] = self._paths.rewrite(value)
         return {

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from harness import Row, seal, table
 
-USUAL = ("commit", "hooks", "chain", "add", "checkout", "datums", "startup")
+USUAL = ("commit", "hooks", "chain", "add", "checkout", "datums", "python", "engines", "startup")
 ALL = (*USUAL, "scale")
 
 

@@ -166,8 +166,6 @@ class Catalog:
         after = {name: p.spec for name, p in before.items()}
         for spec, origin in given:
             check_name("pipeline", spec.name)
-            if spec.transform.python:
-                raise BadSpec(f"pipeline {spec.name}: transform.python is not supported yet: use cmd")
             old = before.get(spec.name)
             salt = new_salt() if reprocess else old.spec.salt if old else ""
             fresh = replace(spec, salt=salt)
@@ -365,7 +363,8 @@ class Catalog:
 def _what(spec: Spec) -> str:
     """The command of a pipeline, and which secrets it gets."""
     uses = dict.fromkeys(f"{use.name}/{use.key}" if use.key else use.name for use in spec.transform.secrets)
-    return repr(" ".join(spec.transform.cmd)) + (f" with the secrets {', '.join(uses)}" if uses else "")
+    what = " ".join(spec.transform.cmd) or spec.transform.python
+    return repr(what) + (f" with the secrets {', '.join(uses)}" if uses else "")
 
 
 def _source(origin: Origin) -> Source:

@@ -81,6 +81,7 @@ class Settings:
     code_dir: Path
     slots_dir: Path
     vault: Vault
+    preload: bool = True
 
 
 class JobRunner:
@@ -426,6 +427,8 @@ class JobRunner:
             err_stdin=transform.err_stdin,
             secrets=self.settings.vault.take(transform.secrets),
             hidden=self.settings.vault.hidden(),
+            callable=transform.python,
+            preload=self.settings.preload,
         )
 
     def _export_code(self, tree: str | None) -> Path:

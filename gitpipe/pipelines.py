@@ -13,7 +13,7 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Collection, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
@@ -515,7 +515,7 @@ def follows(triggers: Mapping[str, Trigger]) -> dict[str, str]:
 SCRIPT = re.compile(r"[\w./][\w./-]*\.(?:py|R|r|jl|sh|pl|rb|js)\Z")
 
 
-def absent_scripts(spec: Spec, code: Container[str]) -> list[str]:
+def absent_scripts(spec: Spec, code: Collection[str]) -> list[str]:
     """Scripts that the command names and `code` lacks, worded: to be said at once, not by the first job."""
     if spec.transform.working_dir not in ("", "/code"):
         return []
@@ -525,6 +525,9 @@ def absent_scripts(spec: Spec, code: Container[str]) -> list[str]:
         absent = path.lstrip("/") not in code and not (path.startswith("/") and os.path.lexists(path))
         if SCRIPT.match(word) and not word.startswith("/pfs/") and absent:
             found.append(f'{spec.name}: its code has no {path}: put it beside the spec, or name it in "code"')
+    module = spec.transform.python.partition(":")[0].replace(".", "/")
+    if module and not {f"{module}.py", f"{module}/__init__.py"} & set(code):
+        found.append(f'{spec.name}: its code has no {module}.py: put it beside the spec, or name it in "code"')
     return found
 
 

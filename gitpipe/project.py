@@ -83,6 +83,7 @@ class Settings:
     cache: str = ""
     remote: str = ""
     path: str = ""
+    preload: bool = True
     secrets: str = ""
 
     @classmethod
@@ -95,6 +96,9 @@ class Settings:
         sandbox = found.get("gitpipe.sandbox", "auto")
         if sandbox not in ("auto", "none", "strict"):
             raise UsageError(f"git config gitpipe.sandbox is {sandbox!r}: use auto, none or strict")
+        preload = found.get("gitpipe.preload", "auto")
+        if preload not in ("auto", "never"):
+            raise UsageError(f"git config gitpipe.preload is {preload!r}: use auto or never")
         try:
             linger = float(found.get("gitpipe.linger", 300))
         except ValueError as error:
@@ -112,6 +116,7 @@ class Settings:
             found.get(CACHE, ""),
             found.get(REMOTE, ""),
             found.get(PATH, ""),
+            preload == "auto",
             secrets,
         )
 
@@ -243,7 +248,8 @@ class Project:
             now = Settings.read(self.repo)
             self.blobs.remote = remote_url(self.repo, now.remote)
             executor = open_executor(now.engine, now.ray_address, self.state / "ray")
-            settings = JobSettings(now.python, now.sandbox, self.state / "code", slots, Vault(Path(now.secrets)))
+            vault = Vault(Path(now.secrets))
+            settings = JobSettings(now.python, now.sandbox, self.state / "code", slots, vault, now.preload)
             jobs = JobRunner(
                 self.repo,
                 self.blobs,
@@ -354,6 +360,7 @@ class Project:
         """
         since = self._oldest_open()
         token = nudges.add_nudge(self.repo.common, "wait")
+        on_progress([progress(row) for row in self._unseen()])
         end = None if timeout is None else time.monotonic() + timeout
         looked, starts = 0.0, 0
         while token.exists():
@@ -448,15 +455,19 @@ class Project:
     def _progress(self, since: int) -> list[Progress]:
         return [progress(row) for row in self.jobs.since(since)]
 
+    def _unseen(self) -> list[JobRow]:
+        """A quick job is done before anybody has typed `gitpipe wait`: those of the newest set are shown once."""
+        shown = int(self.journal.meta(SHOWN) or 0)
+        found = self.journal.jobs("set_id = ? AND seq > ? AND replay = 0", [self.journal.newest_set(), shown])
+        return [row for row in found if row.state.over]
+
     def _outcome(self, since: int) -> list[JobInfo]:
         trouble = self.journal.meta("trouble")
         if trouble:
             raise GitpipeError(trouble)
-        # A quick job is done before anybody has typed `gitpipe wait`: those of the newest set are shown once.
-        shown = int(self.journal.meta(SHOWN) or 0)
-        fresh = self.journal.jobs("set_id = ? AND seq > ? AND replay = 0", [self.journal.newest_set(), shown])
+        unseen = self._unseen()
         self.journal.set_meta(SHOWN, str(self._newest_job()))
-        rows = {row.seq: row for row in [*fresh, *self.jobs.since(since), *self.jobs.failures()]}
+        rows = {row.seq: row for row in [*unseen, *self.jobs.since(since), *self.jobs.failures()]}
         return [job_info(rows[seq]) for seq in sorted(rows)]
 
     def runner_status(self) -> str:

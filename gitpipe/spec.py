@@ -247,6 +247,8 @@ def _transform(form: TransformForm) -> Transform:
 
     if form.cmd and form.python:
         raise FieldError(("transform", "python"), 'expected "cmd" or "python", got both')
+    if form.stdin and form.python:
+        raise FieldError(("transform", "stdin"), "a Python callable has no standard input: expected none")
     if not form.cmd and not form.python:
         raise FieldError(("transform",), 'expected "cmd", a list of strings such as ["python", "train.py"]')
     if form.cmd and not form.cmd[0]:

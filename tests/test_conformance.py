@@ -235,13 +235,17 @@ def test_fields(row: Row, spelled: str) -> None:
     assert Spec.from_json(spec.to_json()) == spec, "something is lost when it is recorded"
 
 
-def test_python_callables_are_refused_at_creation(lab: Lab) -> None:
-    lab.data("in", {"a": "1"})
-    spec = lab.write_spec("p", {"in": "/"}, transform={"python": "stages:train"})
-    assert load_specs(spec.read_bytes(), "p.json")[0].transform.python == "stages:train"
-    with pytest.raises(BadSpec, match=r"transform.python is not supported yet: use cmd"):
-        lab.project.pipelines.create([str(spec)])
-    assert lab.project.pipelines.list() == []
+def test_python_callables(lab: Lab) -> None:
+    lab.data("in", {"a": "1", "b": "2"})
+    spec = lab.write_spec("p", {"in": "/*"}, transform={"python": "stages:double"}, code=".")
+    said = lab.project.pipelines.create([str(spec)])
+    assert 'p: its code has no stages.py: put it beside the spec, or name it in "code"' in said
+    (spec.parent / "stages.py").write_text(
+        "def double(inputs, out):\n    (out / inputs['in'].name).write_text(inputs['in'].read_text() * 2)\n"
+    )
+    lab.project.pipelines.update([str(spec)])
+    lab.run()
+    assert lab.files("p") == {"a": "11", "b": "22"}
 
 
 def test_what_is_ignored_is_said_once(lab: Lab) -> None:

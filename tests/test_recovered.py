@@ -12,7 +12,7 @@ import pytest
 
 from gitpipe import cli
 from gitpipe.journal import Journal
-from gitpipe.stage import MAX_LOG
+from gitpipe.stage import MAX_LOG, Secret
 
 from .lab import Lab, new_lab
 from .stagekit import Kit, both
@@ -95,6 +95,30 @@ def test_both_logs_fit_into_one(kit: Kit) -> None:
 def test_err_stdin_alone_does_nothing(kit: Kit) -> None:
     result = kit.worker(kit.stage("false", err_stdin=("exit 0",))).run(kit.task())
     assert not result.recovered and result.error == "exit status 1"
+
+
+@both
+@pytest.mark.parametrize("callable_", [False, True])
+def test_after_a_python_that_is_kept(kit: Kit, sandbox: str, callable_: bool) -> None:
+    """It is kept for the next datum, and finds its secrets where a process of its own would: at import, too."""
+    kit.script("work.py", "import os\nfound = os.environ['PW'] == 'hunter2'\nprint(found, os.environ['PW'])\n1 / 0\n")
+    kit.script(
+        "call.py", "import os\ndef work(inputs, out):\n    print(os.environ['PW'] == 'hunter2', 'hunter2')\n    1 / 0\n"
+    )
+    stage = kit.stage(
+        *(() if callable_ else ("python", "work.py")),
+        sandbox=sandbox,
+        callable="call:work" if callable_ else "",
+        err_cmd=("python", "-c", "import os; print('handled', os.environ['PW'])"),
+        secrets=(Secret(b"hunter2", "PW"),),
+    )
+    worker = kit.worker(stage)
+    for _ in range(2):
+        result = worker.run(kit.task({"x": b"1"}))
+        assert result.recovered, result
+        assert b"True ***\n" in result.log and b"ZeroDivisionError" in result.log
+        assert result.log.endswith(b"handled ***\n") and b"hunter2" not in result.log
+        assert "a process for each datum" not in result.environment["runtime"], result.environment
 
 
 # -- in a job ----------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -59,7 +60,8 @@ class JobProgress:
 
         If there were no jobs say so, with all `warnings`.
         """
-        self.update([ended(job) for job in ran if self._shown.get(job.id) != job.state])
+        late = [job for job in ran if self._shown.get(job.id) != job.state]
+        self.update([ended(job) for job in sorted(late, key=lambda job: job.finished or math.inf)])
         nothing = not ran and not self._shown
         known = warnings() if nothing else behind()
         if nothing:

@@ -19,6 +19,8 @@ from gitpipe.stage.slot import sweep
 from gitpipe.stage.worker import Worker
 
 _MOST_IDLE = 16
+_MOST_IDLE_HEAVY = max(4, os.cpu_count() or 1)
+"""Of those that keep an interpreter with its imports, which may be some hundred megabytes each."""
 _PATIENCE = 10.0
 """Seconds that `close` waits for running datums to be gone after their processes were killed."""
 _counter = itertools.count()
@@ -71,7 +73,9 @@ class WorkerPool:
                 ended = [worker]
             elif worker.alive:
                 self._idle.append(worker)
-                ended, self._idle = self._idle[:-_MOST_IDLE], self._idle[-_MOST_IDLE:]
+                heavy = [each for each in self._idle if each.heavy]
+                ended = [*self._idle[:-_MOST_IDLE], *heavy[:-_MOST_IDLE_HEAVY]]
+                self._idle = [each for each in self._idle if each not in ended]
         for old in ended:
             old.close()
 

@@ -36,6 +36,8 @@ class Stage:
         working_dir: ``transform.working_dir`` or "" for ``/code``.
         accept_return_code: exit codes beside 0 that mean success.
         writable_inputs: private, writable copies of the inputs instead of read-only links.
+        callable: ``module:function`` in the code tree, called in place of `cmd`, which is empty then.
+        preload: whether Python scripts may be run by forks of an interpreter that has done their imports.
         err_cmd: argv of what runs, where a datum's last try failed, to say whether the job can do without it; () if
             nothing does.
         err_stdin: lines fed to it.
@@ -56,6 +58,8 @@ class Stage:
     accept_return_code: tuple[int, ...] = ()
     writable_inputs: bool = False
     timeout: float | None = None
+    callable: str = ""
+    preload: bool = True
     err_cmd: tuple[str, ...] = ()
     err_stdin: tuple[str, ...] = ()
     secrets: tuple[Secret, ...] = field(default=(), repr=False)

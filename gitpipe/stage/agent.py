@@ -4,6 +4,9 @@ Only the standard library, started as ``python -I -S agent.py PLACE PARENT MAX_L
 caches or of gitpipe: it reads a request (a line of JSON) from its standard input, runs that command, ends every
 process that it left behind, and answers on its standard output (a line of JSON, then the log's bytes).
 
+A request may also be for a Python that is kept (``warm.py``), which forks or calls for each: then that one process
+lives on.  Where it cannot be had the command is started as any other, and the answer says why.
+
 It ends when its standard input does.  PLACE says what it may take for its own: ``inside`` a sandbox it is process 1
 of a process namespace, and empties the sandbox's temporary folders after each command; ``outside`` it is an ordinary
 process that adopts its orphans.
@@ -20,7 +23,8 @@ import time
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any  # not imported when run: it would cost a worker's start 10 ms
+    import socket  # neither of them when run: they would cost each worker's start some milliseconds
+    from typing import Any
 
 SET_PARENT_DEATH_SIGNAL, SET_DUMPABLE, SET_CHILD_SUBREAPER = 1, 4, 36
 HOME = "/tmp/home"
@@ -28,6 +32,10 @@ TEMPORARY = ("/tmp", "/var/tmp", "/dev/shm")
 READ = 1 << 18
 PATIENCE = 30.0
 """Seconds to wait for a killed process to go, before the agent gives itself up for lost."""
+WARMING = 600.0
+"""Seconds that the imports of a script may take."""
+MOST_STARTS = 10
+"""How often a kept Python is started anew without a module that cannot be shared."""
 
 
 class Log:
@@ -112,6 +120,68 @@ def children_by_stat() -> "list[int]":
     return found
 
 
+class Warm:
+    """Our end of a Python that is kept; see ``warm.py``.
+
+    Attributes:
+        way: how it runs things, for the record.
+        busy: whether it was asked for something that is not done yet.
+        child: the process that it has forked for that, as far as it is known.
+    """
+
+    def __init__(self, pid: int, connection: "socket.socket", calls: bool) -> None:
+        self.pid = pid
+        self.calls = calls
+        self.way = ""
+        self.busy = False
+        self.child = 0
+        self._socket = connection
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def send(self, message: "dict[str, Any]", fds: "list[int]") -> None:
+        """Raises OSError where it has ended."""
+        import socket
+
+        body = json.dumps(message).encode()
+        data = b"%08x" % len(body) + body
+        sent = socket.send_fds(self._socket, [data], fds) if fds else self._socket.send(data)
+        self._socket.sendall(data[sent:])
+        self.busy, self.child = True, 0
+
+    def receive(self) -> "dict[str, Any] | None":
+        """The next message; None where it has ended."""
+        head = self._read(8)
+        body = self._read(int(head, 16)) if head else None
+        if body is None:
+            return None
+        message: dict[str, Any] = json.loads(body)
+        if "pid" in message:
+            self.child = message["pid"]
+        else:
+            self.busy = False
+        return message
+
+    def _read(self, size: int) -> "bytes | None":
+        data = b""
+        while len(data) < size:
+            try:
+                more = self._socket.recv(size - len(data))
+            except OSError:
+                more = b""
+            if not more:
+                return None
+            data += more
+        return data
+
+    def close(self) -> None:
+        """It ends itself when it hears nothing any more; at the latest when it is killed."""
+        self._socket.close()
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
+
+
 class Agent:
     """One command after the other; all that a command left behind is gone before the answer is given."""
 
@@ -121,6 +191,8 @@ class Agent:
         self._replies = replies
         self._max_log = max_log
         self._buffer = b""
+        self._warm: Warm | None = None
+        self._cold = ""
         self._wake, wake_write = os.pipe()
         os.set_blocking(self._wake, False)
         os.set_blocking(wake_write, False)
@@ -155,42 +227,114 @@ class Agent:
             data = data[os.write(self._replies, data) :]
 
     def _run(self, request: "dict[str, Any]") -> "tuple[dict[str, Any], bytes]":
-        name = request["argv"][0]
         out, out_write = os.pipe()
-        if request["stdin"] is None:
-            stdin, stdin_write = os.open(os.devnull, os.O_RDONLY), -1
-        else:
-            stdin, stdin_write = os.pipe()
-        start = time.monotonic()
-        try:
-            os.chdir(request["cwd"])
-        except OSError as error:
-            problem = f"cannot enter the working directory {request['cwd']}: {error.strerror}"
-            pid = 0
-        else:
-            problem = ""
-            try:
-                pid = self._spawn(request, stdin, out_write)
-            except OSError as error:
-                problem, pid = explain(name, error), 0
-        os.close(stdin)
-        os.close(out_write)
+        stdin, stdin_write = (os.open(os.devnull, os.O_RDONLY), -1) if request["stdin"] is None else os.pipe()
         log = Log(self._max_log)
         try:
-            if not pid:
-                return {"error": problem}, b""
+            try:
+                os.chdir(request["cwd"])
+            except OSError as error:
+                return {"error": f"cannot enter the working directory {request['cwd']}: {error.strerror}"}, b""
+            warm = self._warmed(request)
+            start = time.monotonic()
+            try:
+                warm, pid = self._begin(warm, request, stdin, out_write)
+            except OSError as error:
+                return {"error": explain((request["argv"] or request["warm"]["argv"])[0], error)}, b""
+            os.close(stdin)
+            os.close(out_write)
+            stdin = out_write = -1
             feed = (request["stdin"] or "").encode("utf-8", "surrogateescape")
-            status = self._watch(pid, out, stdin_write, feed, log, request["timeout"])
+            status = self._watch(pid, warm, out, stdin_write, feed, log, request["timeout"])
             seconds = time.monotonic() - start
             self._end_rest()
             drain(out, log)
         finally:
-            os.close(out)
-            if stdin_write >= 0:
-                with contextlib.suppress(OSError):  # closed when all was written
-                    os.close(stdin_write)
+            for fd in (stdin, out, out_write, stdin_write):
+                if fd >= 0:
+                    with contextlib.suppress(OSError):  # the last of them is closed when all was written
+                        os.close(fd)
         code = None if status is None else os.waitstatus_to_exitcode(status)
-        return {"code": code, "seconds": seconds, "timed_out": status is None}, log.bytes()
+        way = warm.way if warm else f"a process for each datum: {self._cold or request['way']}"
+        return {"code": code, "seconds": seconds, "timed_out": status is None, "way": way}, log.bytes()
+
+    def _warmed(self, request: "dict[str, Any]") -> "Warm | None":
+        """The Python that is kept, started if need be; None where this command cannot be run by one (`_cold`)."""
+        wanted = request["warm"]
+        exclude: dict[str, str] = {}
+        while wanted and self._warm is None and not self._cold:
+            try:
+                warm = self._start_warm(wanted["argv"], wanted["env"], "callable" in wanted["setup"])
+            except OSError as error:
+                self._cold = error.strerror or str(error)
+                break
+            try:
+                warm.send({**wanted["setup"], "exclude": exclude}, [])
+                answer = self._await(warm)
+            except OSError:
+                answer = None
+            if answer and "ready" in answer:
+                self._warm = warm
+                warm.way = describe_way(answer.get("loaded"), exclude)
+                if self._inside:
+                    empty_temporary()  # what its imports left there is not to be seen by the first datum alone
+                break
+            warm.close()
+            self._end_rest()
+            if answer and "again" in answer and len(exclude) < MOST_STARTS:
+                package, why = answer["again"]
+                exclude[package] = why
+            else:
+                self._cold = answer["refused"] if answer and "refused" in answer else "its Python cannot be kept"
+        return self._warm if wanted else None  # of two commands in turn, such as err_cmd, one may need a process
+
+    def _start_warm(self, argv: "list[str]", env: "dict[str, str]", calls: bool) -> Warm:
+        import socket
+
+        ours, theirs = socket.socketpair()
+        null = os.open(os.devnull, os.O_RDWR)
+        try:
+            os.set_inheritable(theirs.fileno(), True)
+            actions = [(os.POSIX_SPAWN_DUP2, null, fd) for fd in (0, 1, 2)]
+            argv = [*argv, str(theirs.fileno())]
+            defaults = [signal.SIGPIPE, signal.SIGXFSZ]
+            program = find_program(argv[0], env.get("PATH", os.defpath))
+            pid = os.posix_spawn(program, argv, env, file_actions=actions, setsid=True, setsigdef=defaults)
+        finally:
+            os.close(null)
+            theirs.close()
+        return Warm(pid, ours, calls)
+
+    def _await(self, warm: Warm) -> "dict[str, Any] | None":
+        """The answer of a Python that imports things; None where it ended, or takes too long."""
+        poller = select.poll()
+        poller.register(warm, select.POLLIN)
+        poller.register(self._requests, 0)
+        for fd, _ in poller.poll(WARMING * 1000):
+            if fd == self._requests:
+                self.give_up()
+            return warm.receive()
+        return None
+
+    def _begin(self, warm: "Warm | None", request: "dict[str, Any]", stdin: int, out: int) -> "tuple[Warm | None, int]":
+        """Start the command: in the Python that is kept, or as a process of its own, whose id is returned, else 0."""
+        for _ in (1, 2):
+            if warm is None:
+                break
+            try:
+                warm.send({**request["warm"]["request"], "cwd": request["cwd"]}, [stdin, out])
+                return warm, 0
+            except OSError:  # killed since the last time, by the kernel in want of memory, say
+                self._drop_warm()
+                warm = self._warmed(request)
+        if not request["argv"]:
+            raise OSError(0, self._cold)
+        return None, self._spawn(request, stdin, out)
+
+    def _drop_warm(self) -> None:
+        if self._warm is not None:
+            self._warm.close()
+            self._warm = None
 
     def _spawn(self, request: "dict[str, Any]", stdin: int, out: int) -> int:
         argv, env = request["argv"], request["env"]
@@ -206,13 +350,17 @@ class Agent:
         argv = ["/bin/sh", program, *argv[1:]]  # a script without a `#!` line, as a shell would run it
         return os.posix_spawn(argv[0], argv, env, file_actions=actions, setsid=True, setsigdef=defaults)
 
-    def _watch(self, pid: int, out: int, stdin: int, feed: bytes, log: Log, timeout: "float | None") -> "int | None":
+    def _watch(
+        self, pid: int, warm: "Warm | None", out: int, stdin: int, feed: bytes, log: Log, timeout: "float | None"
+    ) -> "int | None":
         """Read the log, feed the input and wait; the command's wait status, or None when its time was up."""
         deadline = None if timeout is None else time.monotonic() + timeout
         poller = select.poll()
         poller.register(out, select.POLLIN)
         poller.register(self._wake, select.POLLIN)
         poller.register(self._requests, 0)
+        if warm is not None:
+            poller.register(warm, select.POLLIN)
         rest = memoryview(feed)
         if stdin >= 0:
             os.set_blocking(stdin, False)
@@ -240,9 +388,17 @@ class Agent:
                 elif fd == self._wake:
                     with contextlib.suppress(BlockingIOError):
                         os.read(self._wake, 4096)
-                    status = reap_until(pid)
-                    if status is not None:
-                        return status
+                    if warm is None:
+                        status = reap_until(pid)
+                        if status is not None:
+                            return status
+                elif warm is not None and fd == warm.fileno():
+                    message = warm.receive()
+                    if message is None:  # the script, or somebody else, has killed the Python that is kept
+                        self._drop_warm()
+                        return int(signal.SIGKILL)
+                    if "status" in message:
+                        return int(message["status"])
 
     def give_up(self) -> None:
         """The other side is gone: take all processes along."""
@@ -250,24 +406,77 @@ class Agent:
         os._exit(0)
 
     def _end_rest(self) -> None:
-        """Kill every descendant that still lives, and wait until it is gone; orphans are our children."""
+        """Kill every descendant that still lives, and wait until it is gone; orphans are our children.
+
+        A Python that is kept lives on, but for one that calls and has not come back.
+        """
         deadline = time.monotonic() + PATIENCE
-        while True:
-            try:
-                while os.waitpid(-1, os.WNOHANG)[0]:
-                    pass
-            except ChildProcessError:
-                return
+        if self._warm is not None and self._warm.busy:
+            self._end_child(self._warm, deadline)
+        while self._others():
+            if time.monotonic() > deadline:
+                os._exit(3)
+            time.sleep(0.001)
+
+    def _end_child(self, warm: Warm, deadline: float) -> None:
+        """Kill what the Python that is kept runs, and hear from it that it is gone."""
+        poller = select.poll()
+        poller.register(warm, select.POLLIN)
+        while warm.busy and not warm.calls:
+            if warm.child:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(warm.child, signal.SIGKILL)
+            left = deadline - time.monotonic()
+            if left < 0 or (poller.poll(left * 1000) and warm.receive() is None):
+                break
+        if warm.busy:
+            self._drop_warm()
+
+    def _others(self) -> bool:
+        """Collect the dead and kill the living; whether there were any of these."""
+        with contextlib.suppress(ChildProcessError):
+            while (dead := os.waitpid(-1, os.WNOHANG)[0]) != 0:
+                if self._warm is not None and dead == self._warm.pid:
+                    self._drop_warm()
+        if self._warm is None:
             if self._inside:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(-1, signal.SIGKILL)
             else:
-                for pid in children():
-                    with contextlib.suppress(ProcessLookupError, PermissionError):
-                        os.kill(pid, signal.SIGKILL)
-            if time.monotonic() > deadline:
-                os._exit(3)
-            time.sleep(0.001)
+                kill_all(children())
+            return has_children()
+        spared = (os.getpid(), self._warm.pid)
+        others = [pid for pid in (processes() if self._inside else children()) if pid not in spared]
+        kill_all(others)
+        return bool(others)
+
+
+def kill_all(pids: "list[int]") -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def has_children() -> bool:
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
+
+
+def processes() -> "list[int]":
+    """All processes of this namespace."""
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
+
+
+def describe_way(loaded: "list[str] | None", exclude: "dict[str, str]") -> str:
+    """How a Python that is kept runs datums, in a line."""
+    if loaded is None:
+        return "called in one Python"
+    shown = ", ".join(loaded) or "nothing"
+    return "; ".join([f"forked from a Python that has imported {shown}",
+                      *(f"not {package}: {why}" for package, why in exclude.items())])  # fmt: skip
 
 
 def reap_until(pid: int) -> "int | None":

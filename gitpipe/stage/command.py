@@ -6,7 +6,8 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from gitpipe.stage import Stage
 from gitpipe.stage.sandbox import is_masked
@@ -21,12 +22,25 @@ _OURS = re.compile(_START + r"/(pfs|code)(?=/|$|[^\w.+@-])")
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """What to start: argv, the text for its standard input (None: nothing to read), where; and what to say of it."""
+    """What to start.
+
+    Attributes:
+        argv: empty for a Python callable.
+        stdin: the text for its standard input; None: nothing to read.
+        cwd: where it starts.
+        note: what to say of it.
+        keep: argv of an interpreter that is kept for all datums, without the script: ``python -W error``; or empty.
+        setup: what such an interpreter has to know before the first datum (``gitpipe/stage/warm.py``).
+        way: why a process is started for each datum, if that is so.
+    """
 
     argv: tuple[str, ...]
     stdin: str | None
     cwd: str
     note: str = ""
+    keep: tuple[str, ...] = ()
+    setup: dict[str, Any] = field(default_factory=dict)
+    way: str = ""
 
 
 class PathMap:
@@ -49,13 +63,47 @@ def prepare(stage: Stage, paths: PathMap, sandboxed: bool) -> Command:
     def from_code(text: str) -> str:
         return _from_code(text, code, sandboxed, taken)
 
+    cwd = paths.rewrite(stage.working_dir or "/code")
+    if stage.callable:
+        setup = {"callable": stage.callable, "path": paths.rewrite("/code")}
+        return Command((), None, cwd, keep=(stage.python,), setup=setup)
     program = stage.python if stage.cmd[0] in ("python", "python3") else stage.cmd[0]
     argv = tuple(paths.rewrite(from_code(text)) for text in (program, *stage.cmd[1:]))
     stdin = None
     if stage.stdin:
         stdin = "".join(paths.rewrite(from_code(line)) + "\n" for line in stage.stdin)
     note = "; ".join(f"{path}: taken from the pipeline's code" for path in taken)
-    return Command(argv, stdin, paths.rewrite(stage.working_dir or "/code"), note)
+    keep, setup, way = _kept(argv, stage, [paths.rewrite("/code"), paths.rewrite("/pfs")])
+    return Command(argv, stdin, cwd, note, keep, setup, way)
+
+
+_PLAIN_OPTIONS = re.compile(r"-[bBdEIOPqRsSu]+\Z")
+_OPTIONS_WITH_VALUE = ("-W", "-X", "--check-hash-based-pycs")
+
+
+def _kept(argv: tuple[str, ...], stage: Stage, own: list[str]) -> tuple[tuple[str, ...], dict[str, Any], str]:
+    """How the command can be run by forks of a Python that is kept: its argv and set-up, or why it cannot."""
+    if argv[0] != stage.python:
+        return (), {}, f"{stage.cmd[0]} is not Python"
+    if not stage.preload:
+        return (), {}, "gitpipe.preload is never"
+    words = list(argv[1:])
+    options = []
+    while words and words[0].startswith("-") and words[0] not in ("-m", "-"):
+        option = words.pop(0)
+        options.append(option)
+        if option in _OPTIONS_WITH_VALUE and words:
+            options.append(words.pop(0))
+        elif not _PLAIN_OPTIONS.match(option) and not option.startswith(("-W", "-X")):
+            return (), {}, f"Python is called with {option}"
+    setup: dict[str, Any] = {"original": list(argv), "roots": own}
+    if words[:1] == ["-m"] and len(words) > 1:
+        setup.update(module=words[1], argv=["-m", *words[2:]])
+    elif words and words[0] not in ("-", "-m"):
+        setup.update(script=words[0], argv=words)
+    else:
+        return (), {}, "Python is called without a script"
+    return (argv[0], *options), setup, ""
 
 
 def hard_coding(stage: Stage) -> str:

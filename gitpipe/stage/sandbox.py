@@ -22,6 +22,8 @@ from gitpipe.stage.secret import folders
 MODES = ("auto", "none", "strict")
 HOME = "/tmp/home"
 AGENT = str(Path(__file__).with_name("agent.py"))
+WARM = str(Path(__file__).with_name("warm.py"))
+WARM_INSIDE = "/run/gitpipe-warm.py"
 
 INHERITED = frozenset(
     """PATH LANG LANGUAGE TZ USER LOGNAME LD_LIBRARY_PATH
@@ -132,7 +134,7 @@ def bubblewrap(stage: Stage, pfs: str, env: dict[str, str], mounts: Sequence[str
         *binds,
         *("--ro-bind", str(stage.code_dir), "/code"),
         *(pfs_mode, pfs, "/pfs", "--bind", f"{pfs}/out", "/pfs/out"),
-        *("--ro-bind", AGENT, agent_at),
+        *("--ro-bind", AGENT, agent_at, "--ro-bind", WARM, WARM_INSIDE),
         *mounts,
         *_seal((*secret, *hidden, *split)),
         *("--chdir", "/", "--", _real_interpreter(), "-I", "-S", agent_at),

@@ -27,10 +27,21 @@ from gitpipe.stage import MAX_LOG, Result, Stage, Task
 from gitpipe.stage import outputs as outputs_
 from gitpipe.stage import secret as secret_
 from gitpipe.stage.command import Command, PathMap, hard_coding, prepare
-from gitpipe.stage.sandbox import AGENT, HOME, bubblewrap, detect, inherited_environment, library_environment
+from gitpipe.stage.sandbox import (
+    AGENT,
+    HOME,
+    WARM,
+    WARM_INSIDE,
+    bubblewrap,
+    detect,
+    inherited_environment,
+    library_environment,
+)
 from gitpipe.stage.slot import MARK, Slot, kill_marked
 
 _PLAIN = re.compile(r"[\w./+@-]+\Z", re.ASCII)
+_EARLY = ("PYTHON", "LD_", "LC_", "MALLOC_", "GLIBC_", "OMP_", "MKL_", "OPENBLAS_")
+"""What variables begin with that a program looks at only once, when it starts."""
 _HINT = "no sandbox here, so /pfs does not exist; install bubblewrap, or take the paths from the arguments"
 
 
@@ -69,9 +80,11 @@ class Worker:
         self._command = prepare(stage, self._paths, self._sandboxed)
         self._rescue: Command | None = None
         if stage.err_cmd:
-            handler = dataclasses.replace(stage, cmd=stage.err_cmd, stdin=stage.err_stdin)
+            # A Python that is kept is there for the command; what handles errors is a process of its own.
+            handler = dataclasses.replace(stage, cmd=stage.err_cmd, stdin=stage.err_stdin, callable="", preload=False)
             self._rescue = prepare(handler, self._paths, self._sandboxed)
         self._env = self._environment(inherited_environment() if environ is None else environ)
+        self._way = ""
         self._agent: _Agent | None = None
         self._aborted = False
         self.alive = True
@@ -104,6 +117,7 @@ class Worker:
         try:
             bytes_in = self._slot.place(task, self._cache, self._copies)
             answer, log = self._ask(agent, task, self._command)
+            self._way = self._redact.text(answer.get("way") or self._way)
             error = self._verdict(answer, log)
             recovered = False
             if error and task.last and self._rescue is not None:
@@ -146,7 +160,7 @@ class Worker:
 
     def _result(self, task: Task, *, error: str = "", **fields: Any) -> Result:
         sandbox = "bubblewrap" if self._sandboxed else "none"
-        place = {"engine": self._engine, "host": platform.node(), "sandbox": sandbox}
+        place = {"engine": self._engine, "host": platform.node(), "sandbox": sandbox, "runtime": self._way}
         error = self._redact.text(error)
         return Result(task.datum, error=error, note=self._command.note, environment=place, **fields)
 
@@ -165,16 +179,38 @@ class Worker:
             self.close()
 
     def _request(self, task: Task, command: Command) -> dict[str, Any]:
+        own = {name: self._paths.rewrite(value) for name, value in task.env}
         env = {**self._env, **self._secret_env}
-        for name, value in task.env:
-            env[name] = self._paths.rewrite(value)
+        way, warm = command.way, None
+        if command.keep:
+            early = next((name for name in own if name in env or name.startswith(_EARLY)), "")
+            if early and command.argv:
+                way = f"the input's name {early} means something to Python when it starts"
+            else:
+                warm = self._kept(task, command, env, own)
         return {
             "argv": command.argv,
-            "env": env,
+            "env": {**env, **own},
             "cwd": command.cwd,
             "stdin": command.stdin,
             "timeout": self._stage.timeout,
+            "way": way,
+            "warm": warm,
         }
+
+    def _kept(self, task: Task, command: Command, env: dict[str, str], own: dict[str, str]) -> dict[str, Any]:
+        """The part of a request that is for a Python that is kept: `env` is what it starts with, `own` the datum's."""
+        request: dict[str, Any] = {"env": own}
+        if self._stage.callable:
+            matches: dict[str, str] = {}
+            for item in task.inputs:
+                path = f"/pfs/{item.name}{'' if item.match == '/' else item.match}"
+                # A group may have several of one name: they lie in one folder.
+                matches[item.name] = path if item.name not in matches else f"/pfs/{item.name}"
+            request["inputs"] = {name: self._paths.rewrite(path) for name, path in matches.items()}
+            request["out"] = self._paths.rewrite("/pfs/out")
+        argv = [*command.keep, WARM_INSIDE if self._sandboxed else WARM]
+        return {"argv": argv, "env": env, "setup": command.setup, "request": request}
 
     def _verdict(self, answer: dict[str, Any], log: bytes) -> str:
         """Why the datum failed, in one line, or ""."""
@@ -231,6 +267,11 @@ class Worker:
     @property
     def stage(self) -> Stage:
         return self._stage
+
+    @property
+    def heavy(self) -> bool:
+        """Whether it keeps an interpreter for the next datum."""
+        return bool(self._command.keep)
 
     def abort(self) -> None:
         """Kill what runs, from another thread than the one in `run`, which then gets a lost result and cleans up."""

@@ -17,7 +17,7 @@ WORKERS ?= 2
 demo: $(INSTALLED)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh docs/demo.sh
 
-test: $(INSTALLED)
+test: $(INSTALLED) $(VENV)/.podman
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup -q $(ARGS)
 
 lint: $(INSTALLED)
@@ -46,4 +46,12 @@ $(INSTALLED): pyproject.toml
 	  || echo "no bubblewrap: stages run without a sandbox"; } >/dev/null 2>&1
 	@echo "installing gitpipe and what it needs into $(VENV) (once, a few minutes)"
 	$(BIN)/pip install -q --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+# For the tests of containers, which are skipped without it.
+$(VENV)/.podman: $(INSTALLED)
+	@command -v podman >/dev/null 2>&1 || [ "$$(id -u)" != 0 ] || ! command -v apt-get >/dev/null 2>&1 || { \
+	  wanted="podman runc"; command -v busybox || wanted="$$wanted busybox-static"; \
+	  apt-get install -y -qq --no-install-recommends $$wanted || { apt-get update -qq && \
+	  apt-get install -y -qq --no-install-recommends $$wanted; } || true; } >/dev/null 2>&1
 	@touch $@

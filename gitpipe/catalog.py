@@ -363,7 +363,7 @@ class Catalog:
 def _what(spec: Spec) -> str:
     """The command of a pipeline, and which secrets it gets."""
     uses = dict.fromkeys(f"{use.name}/{use.key}" if use.key else use.name for use in spec.transform.secrets)
-    what = " ".join(spec.transform.cmd) or spec.transform.python
+    what = " ".join(spec.transform.cmd) or spec.transform.python or f"the ENTRYPOINT of {spec.transform.image}"
     return repr(what) + (f" with the secrets {', '.join(uses)}" if uses else "")
 
 

@@ -25,7 +25,7 @@ def cut(repo: Repo, blobs: BlobStore, pipeline: Pipeline, inputs: Iterable[Commi
     Raises:
         BadData: a listing is malformed, or neither here nor on a remote.
     """
-    digest = pipeline.spec.transform_digest(pipeline.code or "")
+    digest = pipeline.digest
     found: dict[str, Datum] = {}
     pieces: dict[int, str] = {}
     rows = list(

@@ -17,7 +17,7 @@ from gitpipe.errors import BadData, GitpipeError
 from gitpipe.pipelines import Pipeline
 from gitpipe.provenance import Origin, made_for, read_origin
 from gitpipe.repo import Commit, Entry, Repo
-from gitpipe.spec import Spec
+from gitpipe.spec import HOST, Spec
 from gitpipe.views import CodeChange, FieldChange, FileChange, Move, VersionChange
 
 RECORD = ".gitpipe/job.json"
@@ -49,7 +49,7 @@ class Made:
     @property
     def digest(self) -> str:
         """What all datums of it have in common in their ids."""
-        return self.pipeline.spec.transform_digest(self.pipeline.code or "")
+        return self.pipeline.digest
 
 
 def read_made(repo: Repo, commit: Commit, branch: str) -> Made | None:
@@ -68,6 +68,7 @@ def read_made(repo: Repo, commit: Commit, branch: str) -> Made | None:
         inputs = tuple(CommitRef(str(i["branch"]), str(i["commit"])) for i in record["inputs"])
         code = record["code"]
         pipeline = Pipeline(origin.pipeline, origin.version, spec, str(code) if code else None)
+        pipeline = pipeline.ran_in(str(record.get("image", "")))
         counts = record["datums"]
         return Made(commit, origin, pipeline, inputs, int(counts["processed"]), int(counts.get("recovered", 0)))
     except (ValueError, KeyError, TypeError, GitpipeError) as error:
@@ -132,7 +133,7 @@ def _move(repo: Repo, branch: str, old: str | None, new: str | None) -> Move:
 def version(repo: Repo, old: Pipeline | None, new: Pipeline | None) -> VersionChange | None:
     """What differs between two versions of one pipeline; None where they are the same."""
     one = new or old
-    if one is None or (old and new and old.version == new.version):
+    if one is None or (old and new and (old.version, old.image) == (new.version, new.image)):
         return None
     if old is None or new is None:
         return VersionChange(one.name, old.version if old else None, new.version if new else None)
@@ -147,9 +148,13 @@ def version(repo: Repo, old: Pipeline | None, new: Pipeline | None) -> VersionCh
 
 def fields(old: Pipeline, new: Pipeline) -> list[FieldChange]:
     """The fields of the specs that differ: those that make datums others first."""
-    before, after = (p.spec.transform_parts(p.code or "") for p in (old, new))
-    names = [name for name in dict.fromkeys([*before, *after]) if name not in ("code", "salt")]
+    before, after = (p.parts for p in (old, new))
+    names = [name for name in dict.fromkeys([*before, *after]) if name not in ("code", "salt", "image")]
     found = [change for name in names for change in _compare(name, before.get(name), after.get(name), True)]
+    images = [_image(p) for p in (old, new)]
+    if images[0] != images[1]:
+        text = " → ".join(images)
+        found.insert(0, FieldChange("image", images[0], images[1], text, old.image != new.image))
     rest = [{k: v for k, v in p.spec.to_dict().items() if k not in TRANSFORM_ONLY} for p in (old, new)]
     for name in dict.fromkeys([*rest[0], *rest[1]]):
         # Which files are the code is said by the files themselves.
@@ -160,6 +165,14 @@ def fields(old: Pipeline, new: Pipeline) -> list[FieldChange]:
         whole = FieldChange("input", rest[0]["input"], rest[1]["input"], " → ".join(cuts))
         found = [*(change for change in found if not change.field.startswith("input.")), whole]
     return found
+
+
+def _image(pipeline: Pipeline) -> str:
+    """``python:3.12 (sha256:0123456789ab)``, or ``host``, with the name of the image that was not used."""
+    name, used = pipeline.spec.transform.image, pipeline.image
+    if used == HOST:
+        return f"{HOST} ({name} not used)" if name else HOST
+    return name if used == name else f"{name} ({used[:19]})"
 
 
 def code_changes(repo: Repo, old: str | None, new: str | None) -> list[CodeChange]:

@@ -60,8 +60,7 @@ class _Case:
 
     @property
     def same_transform(self) -> bool:
-        digest = self.pipeline.spec.transform_digest(self.pipeline.code or "")
-        return self.before is None or self.before.digest == digest
+        return self.before is None or self.before.digest == self.pipeline.digest
 
 
 class Explain:
@@ -162,7 +161,7 @@ class Explain:
         return found
 
     def _case_without_output(self, row: JobRow) -> _Case:
-        pipeline = self.pipelines.load(row.pipeline, row.version)
+        pipeline = self.pipelines.load(row.pipeline, row.version).ran_in(row.image_id)
         inputs = tuple(CommitRef.parse(text) for text in row.inputs)
         owned = self.pipelines.owners(self.pipelines.head())
         parts = []
@@ -650,8 +649,7 @@ class _Weighed:
 
 def _but_salt(pipeline: Pipeline) -> dict[str, object]:
     """What makes a result, without the mark of the last ``--reprocess``."""
-    parts = pipeline.spec.transform_parts(pipeline.code or "")
-    return {name: part for name, part in parts.items() if name != "salt"}
+    return {name: part for name, part in pipeline.parts.items() if name != "salt"}
 
 
 def _key(datum: Datum) -> tuple[tuple[str, str, str, str], ...]:

@@ -12,7 +12,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,9 @@ from gitpipe.pipelines import SPEC_REF, Pipeline, PipelineStore
 from gitpipe.provenance import IDENTITY, KEEP, KEPT_JOB, Origin, closure, job_id, output_message, read_origin
 from gitpipe.reconcile import Reconciler, Unready
 from gitpipe.repo import BLOB, EXE, HEADS, LINK, Entry, RefUpdate, Repo, Signature, syncfs
-from gitpipe.stage import Result, Stage, Task, TaskInput
+from gitpipe.spec import HOST
+from gitpipe.stage import Image, Result, Stage, Task, TaskInput
+from gitpipe.stage.container import Containers
 from gitpipe.standing import Standing, read_standing
 from gitpipe.vault import Vault
 from gitpipe.views import few
@@ -70,6 +72,7 @@ class Work:
     committed: int = 0  # datums that an earlier output commit holds
     counts: dict[str, int] = field(default_factory=dict)
     notes: dict[str, None] = field(default_factory=dict)
+    image: Image | None = None  # that it runs in
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,7 @@ class Settings:
     code_dir: Path
     slots_dir: Path
     vault: Vault
+    containers: Containers
     preload: bool = True
 
 
@@ -116,6 +120,7 @@ class JobRunner:
             return work
         halted = _Halt(self.journal, seq, stopped)
         try:
+            self._choose_image(work, halted)
             work.all = cut(self.repo, self.blobs, work.pipeline, (ref for ref, _ in work.parts))
             self._skip_known(work)
             self._run_datums(work, halted)
@@ -146,6 +151,29 @@ class JobRunner:
             return JobState.KILLED
         self.journal.update_job(seq, state=JobState.QUEUED)
         return None
+
+    def _choose_image(self, work: Work, stopped: Callable[[], bool]) -> None:
+        """Find out what a pipeline with an image runs in, as that is part of its datums' identity.
+
+        Raises:
+            StageFailed: the image cannot be used, and is required.
+        """
+        name, seq = work.pipeline.spec.transform.container_image, work.job.seq
+        if not name:
+            return
+
+        def say(note: str) -> None:
+            self.journal.update_job(seq, notes=[*work.notes, note])
+
+        choice = self.settings.containers.choose(name, say, stopped)
+        if stopped():
+            raise Stopped
+        if choice.note:
+            work.notes.setdefault(choice.note)
+            self.journal.update_job(seq, notes=work.notes)
+        work.image = choice.image
+        work.pipeline = replace(work.pipeline, image=choice.image.id if choice.image else HOST)
+        self.journal.set_image(seq, name, work.pipeline.image)
 
     # -- what is to be done ------------------------------------------------------------------------------------------
 
@@ -224,6 +252,8 @@ class JobRunner:
             total=counts.get("total", 0),
             inputs=[str(CommitRef(i["branch"], i["commit"])) for i in record.get("inputs", [])],
         )
+        if "image" in record:
+            self.journal.set_image(job.seq, record["spec"]["transform"]["image"], str(record["image"]))
 
     def _record(self, commit: str) -> dict[str, Any]:
         entry = self.repo.entry(commit, ".gitpipe/job.json")
@@ -320,7 +350,7 @@ class JobRunner:
         if not todo:
             return
         self._need_inputs(work, todo)
-        stage = self._stage(work.pipeline)
+        stage = self._stage(work.pipeline, work.image)
         tries: dict[str, int] = dict.fromkeys(todo, 0)
         lost: dict[str, int] = {}
         errors: dict[str, Result] = {}
@@ -407,11 +437,15 @@ class JobRunner:
             advice = self.blobs.advice(ref.branch)
             raise Failed(f"input {ref.branch}:{path}{more} of {ref.sha[:12]} is not in the cache: {advice}")
 
-    def _stage(self, pipeline: Pipeline) -> Stage:
+    def _stage(self, pipeline: Pipeline, image: Image | None) -> Stage:
         transform = pipeline.spec.transform
+        cmd = transform.cmd or (image.entrypoint if image else ())
+        if not cmd and not transform.python:
+            what = "has no ENTRYPOINT" if image else "is not used"
+            raise Failed(f"there is no transform.cmd, and image {transform.image} {what}: give the command in the spec")
         return Stage(
             pipeline=pipeline.name,
-            cmd=transform.cmd,
+            cmd=cmd,
             stdin=transform.stdin,
             env=transform.env,
             code_dir=self._export_code(pipeline.code),
@@ -427,6 +461,7 @@ class JobRunner:
             err_stdin=transform.err_stdin,
             secrets=self.settings.vault.take(transform.secrets),
             hidden=self.settings.vault.hidden(),
+            image=image,
             callable=transform.python,
             preload=self.settings.preload,
         )
@@ -598,7 +633,9 @@ class JobRunner:
         return datumindex.extend(self.blobs, work.before.segments, added, gone)
 
     def _job_record(self, work: Work) -> dict[str, object]:
+        image = {"image": work.pipeline.image} if work.pipeline.spec.transform.container_image else {}
         return {
+            **image,
             "job": work.origin.job,
             "pipeline": work.pipeline.name,
             "version": work.origin.version,

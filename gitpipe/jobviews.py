@@ -186,5 +186,7 @@ def job_info(row: JobRow) -> JobInfo:
         notes=row.notes,
         inputs=tuple(CommitRef.parse(text) for text in row.inputs),
         engine=row.engine,
+        image=row.image,
+        image_id=row.image_id,
         recovered=row.recovered,
     )

@@ -53,10 +53,15 @@ CREATE TABLE IF NOT EXISTS workers (
   pipeline TEXT NOT NULL, slot INTEGER NOT NULL, engine TEXT NOT NULL, state TEXT NOT NULL, datum TEXT NOT NULL,
   PRIMARY KEY (pipeline, slot)
 );
+CREATE TABLE IF NOT EXISTS images (seq INTEGER PRIMARY KEY, name TEXT NOT NULL, id TEXT NOT NULL);
 """
 
 ADDED = {"jobs": ("recovered",), "runs": ("recovered",)}
 """Columns, of whole numbers, that a journal of an earlier release lacks."""
+
+JOB = """jobs.*, COALESCE((SELECT name FROM images WHERE images.seq = jobs.seq), '') AS image,
+  COALESCE((SELECT images.id FROM images WHERE images.seq = jobs.seq), '') AS image_id"""
+"""The images have a table of their own, as files that were written before have no such columns."""
 
 MANY = 1000
 """Datums, from which on reading all is quicker than asking for them."""
@@ -105,6 +110,8 @@ class JobRow:
     inputs: tuple[str, ...] = ()
     engine: str = ""
     replay: bool = False
+    image: str = ""  # that the spec names
+    image_id: str = ""  # what it stood for, or ``host`` where the host's programs were used
     recovered: int = 0
 
 
@@ -235,7 +242,7 @@ class Journal:
         try:
             # Immutable: SQLite neither locks nor needs the files beside it that it could not make.
             found = sqlite3.connect(f"{self.path.absolute().as_uri()}?immutable=1", uri=True, isolation_level=None)
-            found.execute("SELECT 1 FROM workers")
+            found.execute("SELECT 1 FROM images")
         except sqlite3.DatabaseError:
             found = sqlite3.connect(":memory:", isolation_level=None)
             found.executescript(SCHEMA)
@@ -325,7 +332,7 @@ class Journal:
     def jobs(self, where: str = "1", args: Iterable[Any] = (), tail: str = "ORDER BY seq") -> list[JobRow]:
         """Jobs that fulfil an SQL condition (own constants only, never a user's text)."""
         try:
-            rows = self.db.execute(f"SELECT * FROM jobs WHERE {where} {tail}", tuple(args)).fetchall()
+            rows = self.db.execute(f"SELECT {JOB} FROM jobs WHERE {where} {tail}", tuple(args)).fetchall()
         except UnicodeEncodeError:
             return []  # asked for something that is not UTF-8: no job has such a name
         return [_job(row) for row in rows]
@@ -357,11 +364,16 @@ class Journal:
         names = ", ".join(f"{name} = ?" for name in values)
         self.db.execute(f"UPDATE jobs SET {names} WHERE seq = ?", (*values.values(), seq))
 
+    def set_image(self, seq: int, name: str, image_id: str) -> None:
+        """Note what a job of a pipeline with an image runs in."""
+        self.db.execute("INSERT OR REPLACE INTO images VALUES (?, ?, ?)", (seq, name, image_id))
+
     def drop_job(self, seq: int) -> None:
         """Forget a job that turned out to have nothing to do."""
         with self.transaction() as db:
             db.execute("DELETE FROM jobs WHERE seq = ?", (seq,))
             db.execute("DELETE FROM runs WHERE seq = ?", (seq,))
+            db.execute("DELETE FROM images WHERE seq = ?", (seq,))
 
     def kill_job(self, seq: int, reason: str) -> bool:
         """Mark a job as stopped by a person; False where it was over already.  Whoever runs it sees that soon."""
@@ -393,7 +405,8 @@ class Journal:
     def forget_pipeline(self, pipeline: str) -> None:
         """Drop all that is known of a pipeline."""
         with self.transaction() as db:
-            db.execute("DELETE FROM runs WHERE seq IN (SELECT seq FROM jobs WHERE pipeline = ?)", (pipeline,))
+            for table in ("runs", "images"):
+                db.execute(f"DELETE FROM {table} WHERE seq IN (SELECT seq FROM jobs WHERE pipeline = ?)", (pipeline,))
             for table in ("jobs", "datums", "indexed", "workers"):
                 db.execute(f"DELETE FROM {table} WHERE pipeline = ?", (pipeline,))
 

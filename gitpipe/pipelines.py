@@ -16,6 +16,7 @@ import secrets
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from gitpipe.commit import DEFAULT_BRANCH, SPEC_BRANCH, check_name, git_branch, repo_of
 from gitpipe.datatree import data_key
@@ -24,7 +25,7 @@ from gitpipe.graph import Circle, order, owners, reads, sources
 from gitpipe.inputs import Cron, Trigger
 from gitpipe.provenance import read_origin
 from gitpipe.repo import BLOB, EXE, HEADS, LINK, SUBMODULE, TREE, Entry, RefUpdate, Repo, Signature
-from gitpipe.spec import Spec, load_specs
+from gitpipe.spec import HOST, Spec, load_specs
 
 SPEC_REF = HEADS + SPEC_BRANCH
 SOURCES = ".gitpipe"
@@ -41,12 +42,30 @@ MADE_HERE = ("commit", "cherry-pick", "revert", "am")
 
 @dataclass(frozen=True, slots=True)
 class Pipeline:
-    """One version of a pipeline: its spec, and the tree of its code (None: it has none)."""
+    """One version of a pipeline: its spec, and the tree of its code (None: it has none).
+
+    `image` is what a job runs, or ran, it in: the id of a container image, or `HOST` for the host's programs.
+    """
 
     name: str
     version: str
     spec: Spec
     code: str | None
+    image: str = HOST
+
+    def ran_in(self, image: str) -> Pipeline:
+        """As a job ran it that noted `image`; where none is noted, the image's name was in its datums' ids."""
+        return replace(self, image=image or self.spec.transform.container_image or HOST)
+
+    @property
+    def parts(self) -> dict[str, Any]:
+        """All that may change a result, beside the input files; see `Spec.transform_parts`."""
+        return self.spec.transform_parts(self.code or "", self.image)
+
+    @property
+    def digest(self) -> str:
+        """What stands for it in a datum's id."""
+        return self.spec.transform_digest(self.code or "", self.image)
 
 
 @dataclass(frozen=True, slots=True)
@@ -517,7 +536,7 @@ SCRIPT = re.compile(r"[\w./][\w./-]*\.(?:py|R|r|jl|sh|pl|rb|js)\Z")
 
 def absent_scripts(spec: Spec, code: Collection[str]) -> list[str]:
     """Scripts that the command names and `code` lacks, worded: to be said at once, not by the first job."""
-    if spec.transform.working_dir not in ("", "/code"):
+    if spec.transform.working_dir not in ("", "/code") or spec.transform.image:  # an image may have it
         return []
     found = []
     for word in spec.transform.cmd[1:]:

@@ -6,6 +6,7 @@ Answers ``create-pipeline --dry-run`` and ``list-datum -f``; changes nothing but
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import BinaryIO
 
@@ -22,6 +23,7 @@ from gitpipe.inputs import datums
 from gitpipe.journal import Journal
 from gitpipe.pipelines import Pipeline
 from gitpipe.repo import HEADS, Repo
+from gitpipe.stage.container import Containers
 from gitpipe.views import DatumInfo, DatumPreview
 
 MOST = 5_000_000
@@ -33,8 +35,10 @@ LOOKED_UP = 200_000
 class Preview:
     """Reads what is there, for pipelines that are not yet."""
 
-    def __init__(self, repo: Repo, blobs: BlobStore, journal: Journal, catalog: Catalog) -> None:
-        self.repo, self.blobs, self.journal, self.catalog = repo, blobs, journal, catalog
+    def __init__(
+        self, repo: Repo, blobs: BlobStore, journal: Journal, catalog: Catalog, containers: Containers
+    ) -> None:
+        self.repo, self.blobs, self.journal, self.catalog, self.containers = repo, blobs, journal, catalog, containers
 
     def create(self, files: Sequence[str], *, stdin: BinaryIO | None = None) -> list[str]:
         """What ``create-pipeline`` would do, a line each; raises what it would."""
@@ -71,7 +75,7 @@ class Preview:
             raise NotFound(f"{source.without} has no data yet: put some there first, then its datums can be told")
         chosen = list(islice(source.rows(), limit))
         known = self._known(found[0])
-        digest = found[0].spec.transform_digest(found[0].code or "")
+        digest = self._in_force(found[0]).digest
         ids = [datum.id(digest, {}) for datum in chosen]
         done = known(ids)
         infos = [
@@ -95,9 +99,14 @@ class Preview:
         text = f"{count} datum{'' if count == 1 else 's'}"
         if count > LOOKED_UP:
             return f"more than {MOST} datums" if count >= MOST else text
-        ids = cut(self.repo, self.blobs, pipeline, source.commits.values())
+        ids = cut(self.repo, self.blobs, self._in_force(pipeline), source.commits.values())
         done = len(self._known(pipeline)(list(ids)))
         return f"{text}: {len(ids) - done} to run, {done} to skip"
+
+    def _in_force(self, pipeline: Pipeline) -> Pipeline:
+        """The pipeline with what it would run in."""
+        image = pipeline.spec.transform.container_image
+        return replace(pipeline, image=self.containers.identity(image)) if image else pipeline
 
     def _known(self, pipeline: Pipeline) -> _Known:
         return _Known(self.repo, self.blobs, self.journal, pipeline)

@@ -10,6 +10,7 @@ import functools
 import json
 import os
 import platform
+import shlex
 import shutil
 import signal
 import sys
@@ -53,6 +54,7 @@ from gitpipe.repo import HEADS, Repo
 from gitpipe.schedule import rfc3339
 from gitpipe.scheduler import Scheduler
 from gitpipe.spec import spec_schema as spec_schema
+from gitpipe.stage.container import MODES, Containers
 from gitpipe.stage.sandbox import describe
 from gitpipe.stage.slot import sweep
 from gitpipe.uploads import PushedRef, push_blobs
@@ -83,6 +85,8 @@ class Settings:
     cache: str = ""
     remote: str = ""
     path: str = ""
+    container: str = "auto"
+    container_args: tuple[str, ...] = ()
     preload: bool = True
     secrets: str = ""
 
@@ -96,6 +100,14 @@ class Settings:
         sandbox = found.get("gitpipe.sandbox", "auto")
         if sandbox not in ("auto", "none", "strict"):
             raise UsageError(f"git config gitpipe.sandbox is {sandbox!r}: use auto, none or strict")
+        container = found.get("gitpipe.container", "auto")
+        if container not in MODES:
+            raise UsageError(f"git config gitpipe.container is {container!r}: use auto, never or require")
+        words = found.get("gitpipe.containerargs", "")
+        try:
+            container_args = tuple(shlex.split(words))
+        except ValueError as error:
+            raise UsageError(f"git config gitpipe.containerArgs is {words!r}: {error}") from error
         preload = found.get("gitpipe.preload", "auto")
         if preload not in ("auto", "never"):
             raise UsageError(f"git config gitpipe.preload is {preload!r}: use auto or never")
@@ -116,6 +128,8 @@ class Settings:
             found.get(CACHE, ""),
             found.get(REMOTE, ""),
             found.get(PATH, ""),
+            container,
+            container_args,
             preload == "auto",
             secrets,
         )
@@ -168,7 +182,11 @@ class Project:
 
     @functools.cached_property
     def preview(self) -> Preview:
-        return Preview(self.repo, self.blobs, self.journal, self.pipelines)
+        return Preview(self.repo, self.blobs, self.journal, self.pipelines, self.containers)
+
+    @functools.cached_property
+    def containers(self) -> Containers:
+        return Containers(self.settings.container, self.settings.container_args, self.journal)
 
     @functools.cached_property
     def logs(self) -> JobLogs:
@@ -248,8 +266,10 @@ class Project:
             now = Settings.read(self.repo)
             self.blobs.remote = remote_url(self.repo, now.remote)
             executor = open_executor(now.engine, now.ray_address, self.state / "ray")
+            containers = Containers(now.container, now.container_args, self.journal)
             vault = Vault(Path(now.secrets))
-            settings = JobSettings(now.python, now.sandbox, self.state / "code", slots, vault, now.preload)
+            code = self.state / "code"
+            settings = JobSettings(now.python, now.sandbox, code, slots, vault, containers, now.preload)
             jobs = JobRunner(
                 self.repo,
                 self.blobs,
@@ -542,6 +562,7 @@ class Project:
             runner=self.runner_status(),
             engine=self.settings.engine + (f" ({self.settings.ray_address})" if self.settings.ray_address else ""),
             sandbox=describe(self.settings.sandbox),
+            containers=self._containers(),
             cache=str(self.blobs.cache),
             pending=tuple(pending),
             failures=tuple(job_info(j) for j in self.jobs.failures()),
@@ -549,6 +570,11 @@ class Project:
             waiting=tuple(self._waiting()),
             warnings=tuple(self._warnings()),
         )
+
+    def _containers(self) -> str:
+        """Which engine there is; asked where a pipeline has an image only, as it takes a moment."""
+        pipelines = self.store.all(self.store.head()).values()
+        return self.containers.describe() if any(p.spec.transform.container_image for p in pipelines) else ""
 
     def _waiting(self) -> Iterator[str]:
         """No pipeline runs before each of its inputs has data, be it one side of a union only."""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 DATUM_TRIES = 3
 TRIGGERED = "-trigger-"  # in the name of a branch that a pipeline has for itself: <pipeline>-trigger-<n>
-HOST = "host"  # stands for the image where there is none
+HOST = "host"  # stands for the image where the host's programs run
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,7 @@ class SecretUse:
 class Transform:
     """What runs on a datum: `cmd`, or the Python callable `python` (``module:function``), never both.
 
+    Neither means the ENTRYPOINT of `image`.
     `env` is sorted by name.  `err_cmd`, `err_stdin` run where the command failed.
     """
 
@@ -60,6 +61,11 @@ class Transform:
     err_stdin: tuple[str, ...] = ()
     python: str = ""
     secrets: tuple[SecretUse, ...] = ()
+
+    @property
+    def container_image(self) -> str:
+        """The image that it may run in, or "": a callable runs in this machine's own Python."""
+        return "" if self.python else self.image
 
     def to_dict(self) -> dict[str, Any]:
         """Without what is left at its default."""
@@ -162,7 +168,7 @@ class Spec:
             raise BadSpec(f"{source}: expected one pipeline, got {len(found)}")
         return _spec(found[0], source, recorded=True)
 
-    def transform_digest(self, code_tree: str) -> str:
+    def transform_digest(self, code_tree: str, image: str = HOST) -> str:
         """64 hex digits that stand for all that may change a result, beside the input files.
 
         Not parallelism, timeouts, tries, resources or description, nor which commits are read.  What is left at its
@@ -170,13 +176,14 @@ class Spec:
 
         Args:
             code_tree: the git tree id of the pipeline's code.
+            image: the id of the container image that it runs in (``sha256:…``), or `HOST`.
         """
-        text = json.dumps(self.transform_parts(code_tree), sort_keys=True, separators=(",", ":"))
+        text = json.dumps(self.transform_parts(code_tree, image), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
-    def transform_parts(self, code_tree: str) -> dict[str, Any]:
+    def transform_parts(self, code_tree: str, image: str = HOST) -> dict[str, Any]:
         """What `transform_digest` is the digest of, field by field: what differs here is why datums run again."""
-        parts = {**self.transform.to_dict(), "image": self.transform.image or HOST, "code": code_tree}
+        parts = {**self.transform.to_dict(), "image": image, "code": code_tree}
         parts["salt"], parts["writable_inputs"] = self.salt, self.writable_inputs
         return {name: value for name, value in parts.items() if value}
 
@@ -249,7 +256,7 @@ def _transform(form: TransformForm) -> Transform:
         raise FieldError(("transform", "python"), 'expected "cmd" or "python", got both')
     if form.stdin and form.python:
         raise FieldError(("transform", "stdin"), "a Python callable has no standard input: expected none")
-    if not form.cmd and not form.python:
+    if not form.cmd and not form.python and not form.image:
         raise FieldError(("transform",), 'expected "cmd", a list of strings such as ["python", "train.py"]')
     if form.cmd and not form.cmd[0]:
         raise FieldError(("transform", "cmd", 0), "expected the name of a program, got an empty string")

@@ -259,12 +259,16 @@ class TransformForm(Form):
         "datum_batching": "datum batching is not supported; one run of the command gets one datum",
     }
     cmd: list[Text] | None = Field(
-        None, min_length=1, description="The program and its arguments; no shell reads them."
+        None,
+        min_length=1,
+        description="The program and its arguments, read by no shell; without, the image's ENTRYPOINT.",
     )
     stdin: list[Text] = Field([], description="Lines for the program's standard input, such as commands for sh.")
     env: dict[EnvName, Text] = Field({}, description="Environment variables; recorded in git, so no place for secrets.")
     secrets: list[SecretForm] = Field([], description="Values from outside git, see docs/secrets.md.")
-    image: Text = Field("", description="A container image; what it stands for is part of a datum's identity.")
+    image: Text = Field(
+        "", description="A container image, for podman or docker; its id is part of a datum's identity."
+    )
     working_dir: Text = Field("", description="Where the program starts; by default in the code, /code.")
     accept_return_code: list[Annotated[Whole, Field(ge=0, le=255)]] = Field(
         [], description="Exit statuses that count as success, beside 0."

@@ -248,6 +248,8 @@ class JobInfo:
     notes: tuple[str, ...] = ()
     inputs: tuple[CommitRef, ...] = ()  # direct inputs
     engine: str = ""
+    image: str = ""  # that the spec names
+    image_id: str = ""  # what it stood for ("sha256:..."), or "host" where it was not used
     recovered: int = 0  # datums that failed, and err_cmd made good for it: they have no output
 
 
@@ -380,6 +382,7 @@ class StatusInfo:
     warnings: tuple[str, ...] = ()
     clocks: tuple[str, ...] = ()  # cron inputs and their next tick, worded
     waiting: tuple[str, ...] = ()  # pipelines with an input that has no data yet, worded
+    containers: str = ""  # what runs the images of pipelines; "" where none has one
 
 
 @dataclass(frozen=True, slots=True)

@@ -244,7 +244,7 @@ def test_secrets_on_ray(kit: Kit, on_ray: RayExecutor) -> None:
     for result in found.values():
         assert b"PW=***\n" in result.log and result.log.endswith(b"***")
     bare = kit.stage("true", sandbox="none", secrets=secrets)
-    with pytest.raises(StageFailed, match="mount_path, which needs a sandbox") as error:
+    with pytest.raises(StageFailed, match="mount_path, which needs the sandbox") as error:
         list(on_ray.run(bare, tasks(kit, 1), 1))
     assert value not in repr((found, error.value, stage)).encode()
     files = [path for path in Path("/tmp").glob(f"gitpipe-ray-{os.getpid()}-*/**/*") if path.is_file()]

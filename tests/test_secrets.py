@@ -224,7 +224,7 @@ def test_what_others_have_there_stays_hidden(kit: Kit) -> None:
 def test_a_mount_needs_a_sandbox(kit: Kit) -> None:
     """And a variable none; nothing is left of the attempt."""
     with pytest.raises(
-        StageFailed, match=r"pipeline p has a secret with mount_path, which needs a sandbox.*use env_var"
+        StageFailed, match=r"pipeline p has a secret with mount_path, which needs the sandbox.*use env_var"
     ):
         kit.worker(kit.stage("true", sandbox="none", secrets=(secret("/x/key"),)))
 
@@ -418,7 +418,7 @@ def test_without_a_sandbox_a_mount_fails_the_job(lab: Lab, safe: Path) -> None:
     using(lab, "[ $PW ] && cp /pfs/in/* /pfs/out", name="q")
     jobs = {job.pipeline: job for job in lab.run()}
     assert jobs["q"].state == "success"
-    assert "mount_path, which needs a sandbox" in jobs["p"].reason and "use env_var" in jobs["p"].reason
+    assert "mount_path, which needs the sandbox" in jobs["p"].reason and "use env_var" in jobs["p"].reason
 
 
 def test_what_was_fetched_gets_none_before_it_is_trusted(lab: Lab, safe: Path, tmp_path: Path) -> None:

@@ -299,7 +299,7 @@ def test_the_digest_covers_what_may_change_a_result() -> None:
         digest(transform={"cmd": ["false"]}),
         digest(transform={"cmd": cmd, "stdin": ["x"]}),
         digest(transform={"cmd": cmd, "env": {"A": "1"}}),
-        digest(transform={"cmd": cmd, "image": "x"}),
+        load(SMALL).transform_digest("0" * 40, "sha256:" + "0" * 64),
         digest(transform={"cmd": cmd, "working_dir": "/tmp"}),
         digest(transform={"cmd": cmd, "accept_return_code": [1]}),
         digest(transform={"python": "m:f"}),
@@ -319,6 +319,7 @@ def test_the_digest_leaves_out_what_cannot_change_a_result() -> None:
         datum_tries=1,
         datum_timeout="1s",
         resource_requests={"cpu": 1},
+        transform={"cmd": ["true"], "image": "x"},
     )
     assert same == digest()
 

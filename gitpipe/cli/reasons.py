@@ -111,7 +111,7 @@ def version(change: VersionChange, *, only_what_matters: bool = False) -> Iterat
     name = change.pipeline
     if not only_what_matters:
         old, new = (f"{name}@{short(v)}" if v else "none" for v in (change.old, change.new))
-        yield f"{old}{ARROW}{new}"
+        yield old if old == new else f"{old}{ARROW}{new}"  # the same version, in another image
     fields = [field for field in change.fields if field.matters or not only_what_matters]
     yield from first(map(field_line, fields), MOST_FIELDS)
     yield from first(map(code_line, change.code), MOST_FILES)

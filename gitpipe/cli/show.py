@@ -430,6 +430,7 @@ def job_details(job: JobInfo) -> Iterator[str]:
         ("Download", size(job.bytes_in)),
         ("Upload", size(job.bytes_out)),
         ("Engine", job.engine),
+        ("Image", f"{job.image} ({job.image_id})" if job.image else ""),
     )
     if job.inputs:
         yield f"Inputs:  {refs(job.inputs)}"
@@ -459,6 +460,7 @@ def status_lines(status: StatusInfo, last_lines: Callable[[JobInfo], list[str]])
         ("Runner", status.runner),
         ("Engine", status.engine),
         ("Sandbox", status.sandbox),
+        ("Containers", status.containers),
         ("Cache", status.cache),
     )
     yield from pairs(*(("Cron", line) for line in status.clocks))

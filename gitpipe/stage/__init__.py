@@ -20,6 +20,27 @@ class Secret:
 
 
 @dataclass(frozen=True, slots=True)
+class Image:
+    """A container image as an engine has it.
+
+    Attributes:
+        name: as the spec has it.
+        id: ``sha256:`` and 64 hex digits: what the name stood for when the job began.
+        env: the image's own environment variables.
+        working_dir: its WORKDIR, or "".
+        entrypoint: its ENTRYPOINT.
+        args: options for the engine's ``run``, of git config ``gitpipe.containerArgs``.
+    """
+
+    name: str
+    id: str
+    env: tuple[tuple[str, str], ...] = ()
+    working_dir: str = ""
+    entrypoint: tuple[str, ...] = ()
+    args: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Stage:
     """What to run; picklable, the same for every datum of a pipeline version.
 
@@ -36,6 +57,7 @@ class Stage:
         working_dir: ``transform.working_dir`` or "" for ``/code``.
         accept_return_code: exit codes beside 0 that mean success.
         writable_inputs: private, writable copies of the inputs instead of read-only links.
+        image: the container image that it runs in; None: with the host's programs.
         callable: ``module:function`` in the code tree, called in place of `cmd`, which is empty then.
         preload: whether Python scripts may be run by forks of an interpreter that has done their imports.
         err_cmd: argv of what runs, where a datum's last try failed, to say whether the job can do without it; () if
@@ -58,6 +80,7 @@ class Stage:
     accept_return_code: tuple[int, ...] = ()
     writable_inputs: bool = False
     timeout: float | None = None
+    image: Image | None = None
     callable: str = ""
     preload: bool = True
     err_cmd: tuple[str, ...] = ()

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 SET_PARENT_DEATH_SIGNAL, SET_DUMPABLE, SET_CHILD_SUBREAPER = 1, 4, 36
 HOME = "/tmp/home"
-TEMPORARY = ("/tmp", "/var/tmp", "/dev/shm")
+TEMPORARY = ("/tmp", "/var/tmp", "/dev/shm", "/dev/mqueue")
 READ = 1 << 18
 PATIENCE = 30.0
 """Seconds to wait for a killed process to go, before the agent gives itself up for lost."""
@@ -191,6 +191,7 @@ class Agent:
         self._replies = replies
         self._max_log = max_log
         self._buffer = b""
+        self._devices = devices() if inside else {}
         self._warm: Warm | None = None
         self._cold = ""
         self._wake, wake_write = os.pipe()
@@ -209,6 +210,8 @@ class Agent:
             self._reply(answer, log)
             if self._inside:
                 empty_temporary()
+                if not self._keeps_devices():
+                    return  # a new sandbox will be made for the next datum
 
     def _next_request(self) -> "dict[str, Any] | None":
         while b"\n" not in self._buffer:
@@ -219,6 +222,12 @@ class Agent:
         line, _, self._buffer = self._buffer.partition(b"\n")
         request: dict[str, Any] = json.loads(line)
         return request
+
+    def _keeps_devices(self) -> bool:
+        """Remove what a command left in /dev, which container engines leave writable; False if it broke a device."""
+        for name in devices().keys() - self._devices.keys():
+            remove("/dev/" + name)
+        return devices() == self._devices
 
     def _reply(self, answer: "dict[str, Any]", log: bytes) -> None:
         answer["log"] = len(log)
@@ -510,6 +519,16 @@ def drain(fd: int, log: Log) -> None:
             if not data:
                 return
             log.add(data)
+
+
+def devices() -> "dict[str, tuple[int, int]]":
+    """What lies in /dev: name -> (mode, device number)."""
+    found = {}
+    with contextlib.suppress(OSError):
+        for entry in os.scandir("/dev"):
+            status = entry.stat(follow_symlinks=False)
+            found[entry.name] = status.st_mode, status.st_rdev
+    return found
 
 
 def empty_temporary() -> None:

@@ -6,6 +6,7 @@
                      pfs/     what the stage sees as /pfs: a folder for each input, and out/
                      tmp/, home/   TMPDIR and HOME where there is no sandbox
                      stderr   what the sandbox itself has to say
+                     container  the engine that runs the worker's container, where it has one
 
 Of processes it knows only that those of a slot without a sandbox carry its mark.  Plain system calls, since a datum
 may be a matter of a millisecond.
@@ -28,6 +29,7 @@ from pathlib import Path
 from gitpipe.commit import check_path
 from gitpipe.errors import BadData
 from gitpipe.stage import Task
+from gitpipe.stage.container import remove_left
 
 MARK = "GITPIPE_SLOT"
 """The environment variable by which a process that runs without a sandbox names its slot directory."""
@@ -171,6 +173,7 @@ def sweep(slots_dir: Path) -> list[str]:
     gone = [name for name in names if os.path.isdir(f"{slots_dir}/{name}") and _abandoned(f"{slots_dir}/{name}")]
     kill_marked([f"{slots_dir}/{name}" for name in gone])
     for name in gone:
+        remove_left(f"{slots_dir}/{name}")
         remove_slot(f"{slots_dir}/{name}")
     return gone
 

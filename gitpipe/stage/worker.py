@@ -27,6 +27,7 @@ from gitpipe.stage import MAX_LOG, Result, Stage, Task
 from gitpipe.stage import outputs as outputs_
 from gitpipe.stage import secret as secret_
 from gitpipe.stage.command import Command, PathMap, hard_coding, prepare
+from gitpipe.stage.container import Box, remove_left, said_last
 from gitpipe.stage.sandbox import (
     AGENT,
     HOME,
@@ -64,25 +65,28 @@ class Worker:
     ) -> None:
         self._stage = stage
         self._engine = engine
-        self._sandboxed = detect(stage.sandbox) == "bubblewrap"
-        if not self._sandboxed and any(secret.path for secret in stage.secrets):
-            raise StageFailed(
-                f"pipeline {stage.pipeline} has a secret with mount_path, which needs a sandbox, and there is none: use"
-                " env_var, or install bubblewrap"
-            )
+        self._box = Box(stage, str(slot_dir)) if stage.image else None
+        self._sandboxed = self._box is not None or detect(stage.sandbox) == "bubblewrap"
         self._redact = secret_.Redactor(stage.secrets)
         self._secret_env = secret_.environment(stage.secrets)  # in requests only: not in the agent's own, nor bwrap's
+        if (self._box or not self._sandboxed) and any(secret.path for secret in stage.secrets):
+            lack = "has a container in its place" if self._box else "is not there: install bubblewrap"
+            raise StageFailed(
+                f"pipeline {stage.pipeline} has a secret with mount_path, which needs the sandbox, and that {lack}, or"
+                " use env_var"
+            )
         self._slot = Slot(str(slot_dir))
         self._cache = str(stage.cache_dir)
         self._copies = stage.writable_inputs or not self._sandboxed
         self._alias = ""
         self._paths = PathMap() if self._sandboxed else self._real_paths()
-        self._command = prepare(stage, self._paths, self._sandboxed)
+        self._command = self._box.command if self._box else prepare(stage, self._paths, self._sandboxed)
         self._rescue: Command | None = None
         if stage.err_cmd:
             # A Python that is kept is there for the command; what handles errors is a process of its own.
             handler = dataclasses.replace(stage, cmd=stage.err_cmd, stdin=stage.err_stdin, callable="", preload=False)
-            self._rescue = prepare(handler, self._paths, self._sandboxed)
+            box = Box(handler, str(slot_dir)) if self._box else None
+            self._rescue = box.command if box else prepare(handler, self._paths, self._sandboxed)
         self._env = self._environment(inherited_environment() if environ is None else environ)
         self._way = ""
         self._agent: _Agent | None = None
@@ -159,7 +163,7 @@ class Worker:
         return answer, self._redact.log(log)
 
     def _result(self, task: Task, *, error: str = "", **fields: Any) -> Result:
-        sandbox = "bubblewrap" if self._sandboxed else "none"
+        sandbox = self._box.engine if self._box else "bubblewrap" if self._sandboxed else "none"
         place = {"engine": self._engine, "host": platform.node(), "sandbox": sandbox, "runtime": self._way}
         error = self._redact.text(error)
         return Result(task.datum, error=error, note=self._command.note, environment=place, **fields)
@@ -231,6 +235,8 @@ class Worker:
 
     def _environment(self, inherited: dict[str, str]) -> dict[str, str]:
         """What every datum of the stage gets; the spec's own values win."""
+        if self._box:
+            return self._box.environment()
         home = HOME if self._sandboxed else self._slot.home
         env = library_environment(inherited) if self._sandboxed else dict(inherited)
         folder = os.path.dirname(self._stage.python)
@@ -256,13 +262,16 @@ class Worker:
 
     def _start(self) -> _Agent:
         interpreter = os.path.realpath(sys.executable)
+        env = self._env
         with secret_.mounts(self._stage.secrets) as (mounts, files):
-            if self._sandboxed:
+            if self._box:
+                argv, env = [*self._box.start(self._slot.pfs), "inside"], dict(os.environ)
+            elif self._sandboxed:
                 argv = [*bubblewrap(self._stage, self._slot.pfs, self._env, mounts), "inside"]
             else:
                 argv = [interpreter, "-I", "-S", AGENT, "outside"]
             argv += [str(os.getpid()), str(MAX_LOG)]
-            return _Agent(argv, self._env, f"{self._slot.path}/stderr", self._stage.pipeline, files)
+            return _Agent(argv, env, f"{self._slot.path}/stderr", self._stage.pipeline, files)
 
     @property
     def stage(self) -> Stage:
@@ -284,8 +293,8 @@ class Worker:
         """End the agent with all its processes, and remove the slot directory."""
         self.alive = False
         agent, self._agent = self._agent, None
-        if agent is not None:
-            agent.kill()
+        if agent is None or not agent.kill():
+            remove_left(self._slot.path)
         if not self._sandboxed:
             kill_marked([self._slot.path])
         self._slot.remove()
@@ -308,11 +317,10 @@ class _Agent:
             self._receive()
         except AgentLost:
             code = self._process.wait()
-            said = Path(stderr).read_text(errors="replace").strip().splitlines()
             self.kill()
             if code == -signal.SIGKILL:
                 raise
-            why = said[-1] if said else f"exit status {code}"
+            why = said_last(Path(stderr).read_bytes(), code)
             raise StageFailed(f"cannot start a worker for pipeline {pipeline}: {why}") from None
 
     def ask(self, request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
@@ -354,8 +362,8 @@ class _Agent:
         """Have it end now; nothing is closed, since another thread waits for the answer."""
         self._process.terminate()
 
-    def kill(self) -> None:
-        """End it: an agent without sandbox is asked first, since it alone knows its orphans."""
+    def kill(self) -> bool:
+        """End it, whether it did so by itself: without sandbox it is asked first, as it alone knows its orphans."""
         if self._process.stdin is not None:
             self._process.stdin.close()
         try:
@@ -365,6 +373,7 @@ class _Agent:
             self._process.wait()
         if self._process.stdout is not None:
             self._process.stdout.close()
+        return self._process.returncode == 0
 
 
 def _fileno(pipe: Any) -> int:

@@ -66,3 +66,7 @@ class Refused(GitpipeError):
 
 class StageFailed(GitpipeError):
     """The machinery around a user's program failed (not the program itself)."""
+
+
+class DiskFull(StageFailed):
+    """There is no room for a worker now; what takes it may be a datum that ends soon."""

@@ -26,7 +26,7 @@ from gitpipe.errors import GitpipeError
 from gitpipe.executors import Executor
 from gitpipe.faults import point
 from gitpipe.joblog import JobLogs
-from gitpipe.journal import JobRow, JobState, Journal, RunRow
+from gitpipe.journal import JobRow, JobState, Journal, RunRow, Unwritable
 from gitpipe.pipelines import SPEC_REF, Pipeline, PipelineStore
 from gitpipe.provenance import IDENTITY, KEEP, KEPT_JOB, Origin, closure, job_id, output_message, read_origin
 from gitpipe.reconcile import Reconciler, Unready
@@ -353,10 +353,13 @@ class JobRunner:
         stage = self._stage(work.pipeline, work.image)
         tries: dict[str, int] = dict.fromkeys(todo, 0)
         lost: dict[str, int] = {}
+        crowded: set[str] = set()
         errors: dict[str, Result] = {}
         while todo:
             again: list[str] = []
-            for result in self._results(work, stage, tries, todo, stopped):
+            # Another may have filled the disk that was full: such datums run once more, one at a time.
+            slots = spec.parallelism if crowded.isdisjoint(todo) else 1
+            for result in self._results(work, stage, slots, tries, todo, stopped):
                 if result.ok:
                     errors.pop(result.datum, None)
                     continue
@@ -365,6 +368,10 @@ class JobRunner:
                     if lost[result.datum] < MAX_LOST:
                         again.append(result.datum)
                         continue
+                elif result.no_space and result.datum not in crowded:
+                    crowded.add(result.datum)
+                    again.append(result.datum)
+                    continue
                 else:
                     tries[result.datum] += 1
                     if result.recovered:
@@ -383,14 +390,21 @@ class JobRunner:
             self._fail(work, errors)
 
     def _results(
-        self, work: Work, stage: Stage, tries: Mapping[str, int], todo: Sequence[str], stopped: Callable[[], bool]
+        self,
+        work: Work,
+        stage: Stage,
+        slots: int,
+        tries: Mapping[str, int],
+        todo: Sequence[str],
+        stopped: Callable[[], bool],
     ) -> Iterator[Result]:
         """Run some datums once; keep what is done soon, so that a retry need not run it again (I5)."""
         name, seq = work.pipeline.name, work.job.seq
         done = _Done(self.journal, work)
 
         def watch(slot: int, state: str, datum: str) -> None:
-            self.journal.set_worker(name, slot, self.executor.name, state, datum)
+            with contextlib.suppress(Unwritable):
+                self.journal.set_worker(name, slot, self.executor.name, state, datum)
 
         def ending() -> bool:
             # Asked for many times a second, also while a datum takes hours: a kill is not to cost those before it.
@@ -399,8 +413,11 @@ class JobRunner:
 
         point("datum-before")
         tasks = (self._task(work, d, tries[d] + 1 >= work.pipeline.spec.datum_tries) for d in todo)
-        for result in self.executor.run(stage, tasks, work.pipeline.spec.parallelism, watch=watch, stopped=ending):
-            self.logs.append(seq, result.datum, result.log)
+        for result in self.executor.run(stage, tasks, slots, watch=watch, stopped=ending):
+            try:
+                self.logs.append(seq, result.datum, result.log)
+            except OSError as error:  # a datum may have filled the disk; that is to fail it alone
+                work.notes.setdefault(f"the log of a datum is not complete: {error.strerror}")
             if result.note:
                 work.notes.setdefault(result.note)
             if not result.lost:
@@ -686,7 +703,10 @@ class _Done:
 
     def flush_when_due(self) -> None:
         if self.runs and time.monotonic() - self._flushed > FLUSH_SECONDS:
-            self.flush()
+            try:
+                self.flush()
+            except Unwritable:
+                self._flushed = time.monotonic()  # later, when the datum that filled the disk has ended
 
     def flush(self) -> None:
         work = self._work

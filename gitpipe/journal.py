@@ -20,6 +20,8 @@ from typing import Any
 
 from gitpipe.errors import GitpipeError
 
+Unwritable = sqlite3.OperationalError
+"""Nothing was written, and later it may be: the disk is full, say."""
 SCHEMA_VERSION = 1
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -284,10 +286,11 @@ class Journal:
         db.execute("BEGIN IMMEDIATE")
         try:
             yield db
+            db.execute("COMMIT")  # may fail, too: the disk is full
         except BaseException:
-            db.execute("ROLLBACK")
+            if db.in_transaction:  # else SQLite took it back by itself
+                db.execute("ROLLBACK")
             raise
-        db.execute("COMMIT")
 
     # -- cursor and sets ---------------------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ what a job is (`gitpipe.job`) nor why there is one (`gitpipe.reconcile`).
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 import traceback
@@ -18,7 +19,7 @@ from gitpipe.errors import GitpipeError
 from gitpipe.faults import point
 from gitpipe.graph import upstream
 from gitpipe.job import JobRunner
-from gitpipe.journal import JobRow, JobState, Journal
+from gitpipe.journal import JobRow, JobState, Journal, Unwritable
 from gitpipe.pipelines import PipelineStore
 from gitpipe.reconcile import Reconciler
 
@@ -100,12 +101,16 @@ class Scheduler:
             while not self._asked:
                 names = nudges.pending(self.common) - set(self._waiting)
                 now = time.monotonic()
-                if names or self._moved or self._struck() or now - looked > LOOK_SECONDS or self._state_vanished():
-                    looked = now
-                    self._look(names)
-                    self._ticks = linger is not None
-                self._start_ready()
-                self._release()
+                try:
+                    if names or self._moved or self._struck() or now - looked > LOOK_SECONDS or self._state_vanished():
+                        looked = now
+                        self._look(names)
+                        self._ticks = linger is not None
+                    self._start_ready()
+                    self._release()
+                except Unwritable as error:
+                    # A datum may have filled the disk.  What could not be noted is found again at the next look.
+                    print(f"gitpipe: {error}; going on", file=sys.stderr)
                 if self._active or self._waiting or self._busy or self._moved:
                     idle_since = time.monotonic()
                 elif (linger is None or time.monotonic() - idle_since > linger) and self._may_end():

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -162,6 +165,8 @@ def test_what_is_no_file_fails_the_datum(folder: Folder, monkeypatch: pytest.Mon
         (b"caf\xe9", r"caf\\udce9: the name is not UTF-8"),
         (b".git", r"\.git: a name that cannot be recorded"),
         (b".GIT/x", "cannot be recorded"),
+        (b".dvcignore", "DVC would take it for settings of its own"),
+        (b".dvc/config", "DVC would take it for settings of its own"),
     ],
 )
 def test_names_that_cannot_be_recorded(folder: Folder, name: bytes, message: str) -> None:
@@ -186,10 +191,79 @@ def test_unusual_names_are_fine(folder: Folder) -> None:
         "e\u0301",
         "é",
         "x" * 255,
+        "x.dvc",
+        "dvc.yaml",
+        ".gitignore",
+        "case",
+        "Case",
     ]
     for name in names:
         (folder.out / name).write_bytes(name.encode())
     assert folder.files() == {name: name.encode() for name in names}
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make devices")
+def test_a_device_fails_the_datum(folder: Folder) -> None:
+    try:
+        os.mknod(folder.out / "disk", 0o20600, os.makedev(1, 3))
+    except PermissionError:
+        pytest.skip("devices cannot be made here")
+    with pytest.raises(BadData, match="/pfs/out/disk is a device"):
+        folder.collect()
+
+
+def test_unreadable_files_and_empty_folders(folder: Folder) -> None:
+    """What its owner may not read is read all the same; a folder without files is not recorded, as in git and DVC."""
+    (folder.out / "a/b/empty").mkdir(parents=True)
+    (folder.out / "a/x").write_bytes(b"1")
+    for name in ("a/x", "a/b/empty", "a/b", "a"):
+        (folder.out / name).chmod(0)
+    assert folder.files() == {"a/x": b"1"}
+
+
+def test_deep_folders(folder: Folder) -> None:
+    deep = "/".join("d" * 200)
+    (folder.out / deep).mkdir(parents=True)
+    (folder.out / deep / "x").write_bytes(b"1")
+    assert folder.files() == {f"{deep}/x": b"1"}
+
+
+@pytest.mark.parametrize("copied", [False, True])
+def test_large_and_sparse_files_are_read_in_pieces(kit: Kit, tmp_path: Path, copied: bool) -> None:
+    """300 MB in a process that is given 100 MB more than it has: no file is held in memory, and holes stay holes."""
+    folder = Folder(kit, tmp_path)
+    size = 300 << 20
+    with (folder.out / "x").open("wb") as file:
+        file.write(b"begin")
+        file.seek(size - 3)
+        file.write(b"end")
+    if copied:
+        os.link(folder.out / "x", tmp_path / "other")
+    program = (
+        "import resource, sys; sys.path.insert(0, sys.argv[3])\n"
+        "from gitpipe.stage.outputs import collect\n"
+        "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (used + (100 << 20),) * 2)\n"
+        "print(collect(sys.argv[1], sys.argv[2], {})[0])\n"
+    )
+    argv = [sys.executable, "-c", program, str(folder.pfs), str(kit.cache), str(Path(__file__).parent.parent)]
+    said = subprocess.run(argv, check=True, capture_output=True, text=True).stdout
+    assert said.startswith("('x', ") and said.endswith(f", {size})\n")
+    (blob,) = kit.cache.glob("*/*")
+    assert blob.stat().st_size == size and blob.stat().st_blocks * 512 < 8 << 20
+    with blob.open("rb") as file:
+        assert file.read(6) == b"begin\0" and file.seek(-4, os.SEEK_END) and file.read() == b"\0end"
+
+
+@both
+def test_a_file_that_is_still_being_written(kit: Kit, sandbox: str) -> None:
+    """What writes it is ended first, so that what is recorded is what was there: nothing changes a blob afterwards."""
+    script = "(setsid sh -c 'while :; do echo more >> /pfs/out/x; done' &); while ! test -s /pfs/out/x; do :; done"
+    result = kit.sh(script, sandbox=sandbox)
+    assert result.ok and [path for path, _, _ in result.outputs] == ["x"]
+    _, md5, size = result.outputs[0]
+    data = kit.read(md5)
+    assert len(data) == size > 0 and hashlib.md5(data).hexdigest() == md5
 
 
 @both

@@ -259,7 +259,7 @@ def test_however_it_is_called(kit: Kit, name: str, command: str, sandbox: str) -
 
 def test_random_state_is_fresh(kit: Kit) -> None:
     """Nobody gets the numbers of the datum before, and whoever seeds gets the seed's."""
-    numbers = "random.random(), np.random.rand(), uuid.uuid4(), secrets.token_hex(), os.urandom(4)"
+    numbers = "random.random(), np.random.rand(), uuid.uuid4(), secrets.token_hex(), os.urandom(4).hex()"
     write(kit, f"import random, uuid, secrets, numpy as np, os\nprint({numbers})")
     forked = kit.worker(kit.stage("python", "s.py"))
     logs = [forked.run(kit.task()).log.decode().split() for _ in range(3)]

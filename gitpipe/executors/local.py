@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import os
 import socket
@@ -11,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from gitpipe.errors import StageFailed
+from gitpipe.errors import DiskFull, StageFailed
 from gitpipe.executors import SlotWatcher
 from gitpipe.executors.spread import Spread
 from gitpipe.stage import Result, Stage, Task
@@ -42,7 +43,7 @@ class WorkerPool:
         """A worker for `stage`: the one used last (its caches are warm), or a new one.
 
         Raises:
-            StageFailed: the pool is closed, or no slot can be made.
+            StageFailed: the pool is closed, or no slot can be made; `DiskFull` where that is the reason.
         """
         with self._lock:
             if self._closed:
@@ -57,7 +58,8 @@ class WorkerPool:
         try:
             worker = Worker(stage, stage.slots_dir / name, self._environ, self._engine)
         except OSError as error:
-            raise StageFailed(f"cannot make a worker's folder in {stage.slots_dir}: {error.strerror}") from None
+            failed = DiskFull if error.errno == errno.ENOSPC else StageFailed
+            raise failed(f"cannot make a worker's folder in {stage.slots_dir}: {error.strerror}") from None
         with self._lock:
             self._busy.add(worker)
             if self._closed:
@@ -123,7 +125,10 @@ class LocalSeat:
 
     def _run(self, task: Task) -> Result:
         if self._worker is None:
-            self._worker = self._pool.take(self._stage)
+            try:
+                self._worker = self._pool.take(self._stage)
+            except DiskFull as error:
+                return Result(task.datum, error=str(error), no_space=True)
         try:
             return self._worker.run(task)
         finally:

@@ -125,6 +125,7 @@ class Result:
         bytes_in, bytes_out: sizes of the input files and of the outputs.
         seconds: wall time of the user's code.
         lost: the worker died under the datum (killed, node gone): not the datum's fault, to be run again.
+        no_space: a disk was full, which another datum may have filled that ran at the same time.
         note: something the job should say once ("/train.jl taken from the code tree"), or "".
     """
 
@@ -137,6 +138,7 @@ class Result:
     bytes_out: int = 0
     seconds: float = 0.0
     lost: bool = False
+    no_space: bool = False
     note: str = ""
     recovered: bool = False
     environment: dict[str, str] = field(default_factory=dict)

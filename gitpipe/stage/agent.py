@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from typing import Any
 
 SET_PARENT_DEATH_SIGNAL, SET_DUMPABLE, SET_CHILD_SUBREAPER = 1, 4, 36
+IPC_REMOVE = 0
+LIMITS = range(16)
+"""All of Linux's RLIMIT_ numbers."""
 HOME = "/tmp/home"
 TEMPORARY = ("/tmp", "/var/tmp", "/dev/shm", "/dev/mqueue")
 READ = 1 << 18
@@ -127,6 +130,7 @@ class Warm:
         way: how it runs things, for the record.
         busy: whether it was asked for something that is not done yet.
         child: the process that it has forked for that, as far as it is known.
+        limits: what it had when it was ready to fork; empty where it calls, since user code may change its own.
     """
 
     def __init__(self, pid: int, connection: "socket.socket", calls: bool) -> None:
@@ -135,6 +139,7 @@ class Warm:
         self.way = ""
         self.busy = False
         self.child = 0
+        self.limits: list[Any] = []
         self._socket = connection
 
     def fileno(self) -> int:
@@ -202,6 +207,8 @@ class Agent:
 
     def serve(self) -> None:
         self._reply({"ready": True}, b"")
+        if self._inside:
+            before, ipc = limits(), Ipc()
         while True:
             request = self._next_request()
             if request is None:
@@ -210,8 +217,11 @@ class Agent:
             self._reply(answer, log)
             if self._inside:
                 empty_temporary()
-                if not self._keeps_devices():
-                    return  # a new sandbox will be made for the next datum
+                ipc.remove()
+                warm = self._warm
+                changed = limits() != before or (warm and warm.limits and limits(warm.pid) != warm.limits)
+                if changed or not self._keeps_devices():
+                    return  # the command changed them for us: a new sandbox will be made for the next datum
 
     def _next_request(self) -> "dict[str, Any] | None":
         while b"\n" not in self._buffer:
@@ -284,6 +294,8 @@ class Agent:
                 answer = None
             if answer and "ready" in answer:
                 self._warm = warm
+                if self._inside and not warm.calls:
+                    warm.limits = limits(warm.pid)
                 warm.way = describe_way(answer.get("loaded"), exclude)
                 if self._inside:
                     empty_temporary()  # what its imports left there is not to be seen by the first datum alone
@@ -544,6 +556,39 @@ def empty_temporary() -> None:
             remove(os.path.join(HOME, name))
 
 
+class Ipc:
+    """The shared memory, queues and semaphores of System V that commands leave.  Looked for after each command."""
+
+    def __init__(self) -> None:
+        self._lists: dict[str, int] = {}
+        for kind in ("shm", "msg", "sem"):
+            with contextlib.suppress(OSError):
+                self._lists[kind] = os.open(f"/proc/sysvipc/{kind}", os.O_RDONLY)
+
+    def remove(self) -> None:
+        for kind, fd in self._lists.items():
+            if os.pread(fd, 1024, 0).count(b"\n") < 2:
+                continue  # the headline alone, as nearly always
+            import ctypes
+
+            libc = ctypes.CDLL(None)
+            with open(f"/proc/sysvipc/{kind}") as file:
+                for line in file.read().splitlines()[1:]:
+                    number = int(line.split()[1])
+                    if kind == "sem":
+                        libc.semctl(number, 0, IPC_REMOVE)
+                    else:
+                        getattr(libc, f"{kind}ctl")(number, IPC_REMOVE, None)
+
+
+def limits(pid: int = 0) -> "list[Any]":
+    """What a command can set for another process, too, that has its user id, and its successors would inherit."""
+    import resource
+
+    found: list[Any] = [resource.prlimit(pid, number) for number in LIMITS]
+    return [*found, os.getpriority(os.PRIO_PROCESS, pid), os.sched_getscheduler(pid), os.sched_getaffinity(pid)]
+
+
 def remove(path: str) -> None:
     """Remove a file or a whole folder; what cannot be removed stays."""
     try:
@@ -582,7 +627,8 @@ def main() -> None:
     os.umask(0o022)
     agent = Agent(inside, requests, replies, max_log)
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: agent.give_up())
+        # Inside, process 1 is out of reach of all signals that it has no handler for; the sandbox's end is ours.
+        signal.signal(number, signal.SIG_DFL if inside else lambda *_: agent.give_up())
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     prepare(inside, parent)
     if inside:

@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from gitpipe.stage import Stage
-from gitpipe.stage.sandbox import is_masked
+from gitpipe.stage.sandbox import is_masked, masked
 
 # A path that begins here: what stands before must not be part of a path itself (`a/pfs`, `$X/pfs` are others).
 _START = r"(?<![\w./\-~})*?\]])"
@@ -59,9 +59,10 @@ def prepare(stage: Stage, paths: PathMap, sandboxed: bool) -> Command:
     """The command of a stage, ready to be started."""
     code = str(stage.code_dir)
     taken: dict[str, None] = {}
+    masks = masked(stage) if sandboxed else ()
 
     def from_code(text: str) -> str:
-        return _from_code(text, code, sandboxed, taken)
+        return _from_code(text, code, masks, taken)
 
     cwd = paths.rewrite(stage.working_dir or "/code")
     if stage.callable:
@@ -122,20 +123,20 @@ def hard_coding(stage: Stage) -> str:
     return ""
 
 
-def _from_code(text: str, code: str, sandboxed: bool, taken: dict[str, None]) -> str:
+def _from_code(text: str, code: str, masks: Sequence[str], taken: dict[str, None]) -> str:
     """`text` with absolute paths that the host lacks and the code tree has led there (specs written for images)."""
     if text.startswith("/code/") and "\0" not in text and os.path.exists(code + text[len("/code") :]):
         if not os.path.lexists(text):
             taken[text] = None  # it is where an image would have had it
         return text
-    if text.startswith("/") and _only_in_code(text, code, sandboxed, os.path.exists):
+    if text.startswith("/") and _only_in_code(text, code, masks, os.path.exists):
         taken[text] = None
         return "/code" + text
 
     def replace(match: re.Match[str]) -> str:
         path = match[0]
         # Within a longer text only files are believed to be meant: `awk '/train/'` is no path.
-        if not _only_in_code(path, code, sandboxed, os.path.isfile):
+        if not _only_in_code(path, code, masks, os.path.isfile):
             return path
         taken[path] = None
         return "/code" + path
@@ -143,8 +144,8 @@ def _from_code(text: str, code: str, sandboxed: bool, taken: dict[str, None]) ->
     return _ABSOLUTE.sub(replace, text)
 
 
-def _only_in_code(path: str, code: str, sandboxed: bool, exists: Callable[[str], bool]) -> bool:
+def _only_in_code(path: str, code: str, masks: Sequence[str], exists: Callable[[str], bool]) -> bool:
     if path in ("/", "/pfs", "/code") or path.startswith(("/pfs/", "/code/")) or "\0" in path:
         return False
-    absent = not os.path.lexists(path) or (sandboxed and is_masked(path))
+    absent = not os.path.lexists(path) or is_masked(path, masks)
     return absent and exists(code + path)

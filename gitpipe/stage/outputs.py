@@ -21,7 +21,10 @@ Output = tuple[str, str, int]
 """Path below ``/pfs/out``, md5, bytes."""
 
 _CHUNK = 1 << 20
+_ZEROS = memoryview(bytes(_CHUNK))
 _MOST_LINKS = 40
+_OF_DVC = frozenset({".dvc", ".dvcignore"})
+"""Within data they change what DVC sees there, or end it with an error; all other names of its own are fine."""
 _KINDS = {stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket", stat.S_IFCHR: "a device", stat.S_IFBLK: "a device"}
 
 
@@ -153,6 +156,8 @@ def _checked(path: str) -> str:
         path.encode()
     except UnicodeEncodeError:
         raise BadData(f"/pfs/out/{_shown(path)}: the name is not UTF-8; rename the file") from None
+    if not _OF_DVC.isdisjoint(path.split("/")):
+        raise BadData(f"/pfs/out/{_shown(path)}: DVC would take it for settings of its own; rename it")
     try:
         return check_path(path)
     except BadData:
@@ -222,13 +227,17 @@ def _digest(path: str) -> str:
 
 
 def _copy(fd: int, folder: str) -> str:
-    """The file's bytes under a temporary name in `folder`."""
+    """The file's bytes under a temporary name in `folder`; its holes, too, take no room."""
     out, name = tempfile.mkstemp(prefix=".gitpipe-", dir=folder)
     try:
         while data := os.read(fd, _CHUNK):
             view = memoryview(data)
+            if data == _ZEROS[: len(data)]:
+                os.lseek(out, len(data), os.SEEK_CUR)
+                continue
             while view:
                 view = view[os.write(out, view) :]
+        os.ftruncate(out, os.lseek(out, 0, os.SEEK_CUR))
         os.fchmod(out, 0o644)
     except OSError:
         os.unlink(name)

@@ -2,22 +2,27 @@
 
 Knows nothing of datums.  The sandbox is read-only but for ``/pfs/out`` and memory-backed temporary folders; home
 folders and ``/run`` are empty there (ssh keys, agents, Docker's socket), except for interpreters and libraries.
+``docs/isolation.md`` says what is seen, and what was tried against it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import glob
+import json
 import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from urllib.parse import unquote, urlsplit
 
 from gitpipe.errors import StageFailed, UsageError
 from gitpipe.stage import Stage
 from gitpipe.stage.secret import folders
+from gitpipe.stage.syscalls import seccomp_filter
 
 MODES = ("auto", "none", "strict")
 HOME = "/tmp/home"
@@ -36,8 +41,21 @@ INHERITED = frozenset(
 """All that user code gets of the environment (and ``LC_*``).  A list of what is let in, since what must stay out is
 open-ended: git's variables, Ray's token, the ssh agent, cloud credentials."""
 
+PROXIES = frozenset(name for name in INHERITED if name.upper().endswith("_PROXY"))
+"""Of no use without a network, and the one place among these where passwords are usual."""
+
+EXPENDABLE = (
+    *("/bin/sh", "-c"),
+    '{ read n < "$0" && [ "$n" -ge 500 ] || echo 500 > "$0"; } 2> /dev/null; exec "$@"',
+    "/proc/self/oom_score_adj",
+)
+"""What to start a stage with: where memory runs out, the kernel takes it before the runner and others, which have 0."""
+
 _ISOLATE = ("--unshare-pid", "--unshare-ipc", "--as-pid-1", "--die-with-parent", "--cap-drop", "ALL")
 _SPECIAL = frozenset({"proc", "dev", "tmp", "run", "home", "root", "pfs", "code", "lost+found"})
+_SYSTEM = frozenset("bin sbin lib lib32 lib64 libx32 usr etc opt nix gnu sys".split())  # noqa: SIM905
+"""The top-level folders that ``strict`` shows: what is installed, and nobody's data."""
+_TEMPORARY = ("/tmp", "/var/tmp")
 
 
 def inherited_environment() -> dict[str, str]:
@@ -86,63 +104,122 @@ def describe(mode: str) -> str:
     reason = _why_not()
     if reason:
         return f"none ({reason}): user code can write wherever you can"
-    return "bubblewrap, no network" if mode == "strict" else "bubblewrap"
+    said = "bubblewrap, strict: no network, no home, no repository" if mode == "strict" else "bubblewrap"
+    _, before, filtered = _probe()
+    lacks = [*([] if before else ["private mounts"]), *([] if filtered else ["a filter of system calls"])]
+    return f"{said} (without {' or '.join(lacks)})" if lacks else said
+
+
+def _why_not() -> str:
+    """Why bubblewrap cannot be used, or ""."""
+    return _probe()[0]
 
 
 @functools.lru_cache(maxsize=1)
-def _why_not() -> str:
-    """Why bubblewrap cannot be used, or "": found by using it, since containers often have it but may not."""
-    program = shutil.which("bwrap")
-    if program is None:
-        return "bubblewrap is not installed" if sys.platform.startswith("linux") else "no bubblewrap on this system"
-    argv = [program, *_ISOLATE, *_root(), "--", "/bin/sh", "-c", "exit 0"]
-    try:
-        done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=20, env={}, check=False)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return f"bubblewrap does not work here: {error}"
+def _probe() -> tuple[str, tuple[str, ...], bool]:
+    """Why bubblewrap cannot be used ("" where it can); what stands before it; whether it takes the filter.
+
+    Found by using it, since containers often have it but may not.  The two that it can do without are left out where
+    they do not work: some systems let only bubblewrap make namespaces, and not every kernel has filters.
+    """
+    if shutil.which("bwrap") is None:
+        why = "bubblewrap is not installed" if sys.platform.startswith("linux") else "no bubblewrap on this system"
+        return why, (), False
+    private = _private_mounts()
+    said = ""
+    for before, filtered in ((private, True), ((), True), (private, False), ((), False)):
+        said = _try(before, filtered and bool(seccomp_filter()))
+        if not said:
+            return "", before, filtered and bool(seccomp_filter())
+    return f"bubblewrap does not work here: {said}", (), False
+
+
+def _try(before: tuple[str, ...], filtered: bool) -> str:
+    """Why a sandbox cannot be started so, or ""."""
+    with contextlib.ExitStack() as stack:
+        fds = [stack.enter_context(open_filter())] if filtered else []
+        argv = [*before, _bwrap(), *_ISOLATE, *_filtered(fds), *_root(_usual_masks()), "--", "/bin/sh", "-c", "exit 0"]
+        try:
+            done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=20, env={}, check=False,
+                                  pass_fds=fds)  # fmt: skip
+        except (OSError, subprocess.TimeoutExpired) as error:
+            return str(error)
     if done.returncode == 0:
         return ""
     said = done.stderr.decode(errors="replace").strip().splitlines()
-    return f"bubblewrap does not work here: {said[-1] if said else f'exit status {done.returncode}'}"
+    return said[-1] if said else f"exit status {done.returncode}"
 
 
-def bubblewrap(stage: Stage, pfs: str, env: dict[str, str], mounts: Sequence[str] = ()) -> list[str]:
+def _private_mounts() -> tuple[str, ...]:
+    """What to start bubblewrap with, so that what is mounted on the host later does not appear inside, writable."""
+    program = shutil.which("unshare")
+    if program is None:
+        return ()
+    user = () if os.geteuid() == 0 else ("--user", "--map-current-user")
+    return (program, *user, "--mount", "--propagation", "private", "--")
+
+
+@contextlib.contextmanager
+def open_filter() -> Iterator[int]:
+    """A file descriptor to read the filter of system calls from, once; for `bubblewrap`."""
+    read, write = os.pipe()
+    try:
+        os.write(write, seccomp_filter())  # less than a pipe holds
+        os.close(write)
+        yield read
+    finally:
+        os.close(read)
+
+
+def _filtered(fds: Sequence[int]) -> list[str]:
+    return [text for fd in fds for text in ("--seccomp", str(fd))]
+
+
+def _bwrap() -> str:
+    return shutil.which("bwrap") or "bwrap"
+
+
+def bubblewrap(stage: Stage, pfs: str, env: dict[str, str], filter_fd: int, mounts: Sequence[str] = ()) -> list[str]:
     """The command line, up to and with ``--``, of a sandbox whose ``/pfs`` is the folder `pfs` (it has ``out/``).
 
     Args:
         env: the environment that the stage will have; folders that it names are made visible.
+        filter_fd: what `open_filter` gave, to be inherited by the process.
         mounts: arguments that make the files of the stage's secrets appear.
     """
+    masks = masked(stage)
     secret = folders(stage.secrets)
-    split = _to_split(secret)
-    binds: list[str] = []
-    visible = _visible(stage.python, env)
-    for path in visible:
-        binds += ["--ro-bind-try", path, path]
+    split = _to_split(secret, masks)
+    shown = _visible(stage.python, env, masks)
+    binds = [text for path in shown for text in ("--ro-bind-try", path, path)]
+    for link in _links_to(stage.python):
+        if is_masked(link, masks) and not is_masked(link, shown):
+            binds += ["--symlink", os.readlink(link), link]
     hidden = [path for path in stage.hidden if os.path.isdir(path)]
-    hidden = [path for path in hidden if not is_masked(path) or any(_is_below(path, shown) for shown in visible)]
-    for path in hidden:
-        binds += ["--tmpfs", path]
-    network = ["--unshare-net"] if stage.sandbox == "strict" else []
+    hidden = [path for path in hidden if not is_masked(path, masks) or is_masked(path, shown)]
+    binds += [text for path in hidden for text in ("--tmpfs", path)]
+    _, before, filtered = _probe()
     pfs_mode = "--bind" if stage.writable_inputs else "--ro-bind"
     agent_at = "/run/gitpipe-agent.py"
     return [
-        shutil.which("bwrap") or "bwrap",
+        *before,
+        _bwrap(),
         *_ISOLATE,
-        *network,
-        *_root(split),
+        *(["--unshare-net"] if stage.sandbox == "strict" else []),
+        *_filtered([filter_fd] if filtered else []),
+        *_root(masks, split),
         *binds,
         *("--ro-bind", str(stage.code_dir), "/code"),
         *(pfs_mode, pfs, "/pfs", "--bind", f"{pfs}/out", "/pfs/out"),
         *("--ro-bind", AGENT, agent_at, "--ro-bind", WARM, WARM_INSIDE),
         *mounts,
-        *_seal((*secret, *hidden, *split)),
+        *_seal((*secret, *hidden, *split, *masks)),
         *("--chdir", "/", "--", _real_interpreter(), "-I", "-S", agent_at),
     ]
 
 
-def _root(split: Sequence[str] = ()) -> list[str]:
-    """The host's top-level folders, read-only, on an empty root; home folders, /run and temporary ones are new.
+def _root(masks: Sequence[str], split: Sequence[str] = ()) -> list[str]:
+    """The host's top-level folders, read-only, on an empty root; those in `masks` are new and empty.
 
     The folders `split` are new, too, with all in them that the host's have: what they lack can be added.
     """
@@ -167,35 +244,55 @@ def _root(split: Sequence[str] = ()) -> list[str]:
                 argv += ["--symlink", os.readlink(entry.path), entry.path]
             else:
                 argv += ["--ro-bind-try", entry.path, entry.path]
-    argv += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/dev/shm"]
+    # Files in memory are no process's: the kernel could not get back what they take by killing one.
+    limit = ["--size", str(_memory() // 4)]
+    argv += ["--proc", "/proc", "--dev", "/dev", *limit, "--tmpfs", "/dev/shm"]
+    if _has_mqueue():  # its queues are there anyway, and outlive their datum where they cannot be seen
+        argv += ["--mqueue", "/dev/mqueue"]
     for device in sorted([*glob.glob("/dev/nvidia*"), *glob.glob("/dev/dri"), *glob.glob("/dev/kfd")]):
         argv += ["--dev-bind-try", device, device]
-    for folder in ("/tmp", "/var/tmp", "/run", *masked_homes()):
-        argv += ["--tmpfs", folder]
+    for folder in masks:
+        argv += [*(limit if folder in _TEMPORARY else ()), "--tmpfs", folder]
     for path in ("/run/current-system", "/run/opengl-driver", _resolver()):
         if path:
             argv += ["--ro-bind-try", path, path]
     return argv
 
 
-def _to_split(wanted: Sequence[str]) -> list[str]:
+def _to_split(wanted: Sequence[str], masks: Sequence[str]) -> list[str]:
     """The folders of the host that lack the folders `wanted`, which nobody can make there: they are read-only."""
     found = set()
     for path in wanted:
         there = path
         while not os.path.isdir(there):
             there = os.path.dirname(there)
-        if there not in (path, "/") and not is_masked(path):
+        if there not in (path, "/") and not is_masked(path, masks):
             found.add(there)
     return sorted(found)
 
 
-def _seal(more: Sequence[str] = ()) -> list[str]:
+def _seal(masks: Sequence[str]) -> list[str]:
     """Nothing may be written to the new, empty folders either: it would outlive the datum."""
-    argv = []
-    for folder in (*more, *masked_homes(), "/run", "/dev", "/"):
-        argv += ["--remount-ro", folder]
-    return argv
+    # /proc: without a capability, root can still write /proc/sys, and with core_pattern start programs outside.
+    sealed = (*(folder for folder in masks if folder not in _TEMPORARY), "/dev", "/proc", "/")
+    return [text for folder in sealed for text in ("--remount-ro", folder)]
+
+
+@functools.lru_cache(maxsize=1)
+def _memory() -> int:
+    """Bytes of memory that this machine, or the container that we are in, has."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        with contextlib.suppress(OSError, ValueError):  # absent, or "max"
+            total = min(total, int(Path(path).read_text()))
+    return total
+
+
+@functools.lru_cache(maxsize=1)
+def _has_mqueue() -> bool:
+    with contextlib.suppress(OSError):
+        return "mqueue" in Path("/proc/filesystems").read_text().split()
+    return False
 
 
 def _resolver() -> str:
@@ -222,12 +319,38 @@ def _is_below(path: str, folder: str) -> bool:
     return path == folder or path.startswith(folder.rstrip("/") + "/")
 
 
-def is_masked(path: str) -> bool:
-    """Whether `path` lies where the sandbox shows nothing of the host's."""
-    return any(_is_below(path, folder) for folder in (*masked_homes(), "/tmp", "/var/tmp", "/run"))
+def _usual_masks() -> tuple[str, ...]:
+    return tuple(sorted({*masked_homes(), *_TEMPORARY, "/run"}))
 
 
-def _visible(python: str, env: dict[str, str]) -> list[str]:
+def masked(stage: Stage) -> tuple[str, ...]:
+    """The folders in which a stage sees nothing of the host's; a parent comes before its children.
+
+    Under ``strict`` these are all but what is installed, and the repository wherever it lies: its configuration and
+    DVC's may hold passwords.
+    """
+    if stage.sandbox != "strict":
+        return _usual_masks()
+    top = {entry.path for entry in os.scandir("/") if entry.is_dir(follow_symlinks=False)}
+    data = {path for path in top if path[1:] not in _SYSTEM | _SPECIAL}
+    places = (stage.cache_dir, stage.slots_dir, stage.code_dir)
+    return tuple(sorted({*_usual_masks(), *data, *filter(None, map(_repository, places))}))
+
+
+def _repository(path: Path) -> str:
+    """The repository that `path` lies in the git folder of, with its working tree; "" if in none."""
+    for folder in path.parents:
+        if (folder / "HEAD").is_file() and (folder / "objects").is_dir():
+            return os.path.realpath(folder.parent if folder.name == ".git" else folder)
+    return ""
+
+
+def is_masked(path: str, masks: Sequence[str]) -> bool:
+    """Whether `path` lies in one of the folders `masks`."""
+    return any(_is_below(path, folder) for folder in masks)
+
+
+def _visible(python: str, env: dict[str, str], masks: Sequence[str]) -> list[str]:
     """Interpreters and libraries that lie under a masked folder, shortest path first, none twice."""
     wanted = {*_prefixes(sys.executable), *_prefixes(python)}
     for folder in env.get("PATH", "").split(os.pathsep):
@@ -239,15 +362,24 @@ def _visible(python: str, env: dict[str, str]) -> list[str]:
         wanted.update(env.get(name, "").split(os.pathsep))
     for name in ("CONDA_PREFIX", "VIRTUAL_ENV", "JAVA_HOME", "R_HOME", "CUDA_HOME"):
         wanted.add(env.get(name, ""))
-    masked = (*masked_homes(), "/tmp", "/var/tmp", "/run")
+    # A home itself, or a folder around it, is never shown: that would undo the mask.  Nor what has programs and
+    # libraries beside key rings and tokens, as a whole.
+    private = [*masks, *(f"{_home()}/{name}" for name in (".local/share", ".config", ".cache"))]
     shown: list[str] = []
-    for path in sorted(path.rstrip("/") for path in wanted if path.startswith("/")):
-        # A home itself, or a folder around it, is never shown: that would undo the mask.
-        exposes = any(_is_below(folder, path) for folder in masked)
-        known = any(_is_below(path, other) for other in shown)
-        if not exposes and not known and is_masked(path) and os.path.exists(path):  # False where we may not look
-            shown.append(path)
+    for path in sorted(os.path.normpath(path) for path in wanted if path.startswith("/")):
+        exposes = any(_is_below(folder, path) for folder in private)
+        if not exposes and not is_masked(path, shown) and is_masked(path, masks) and os.path.exists(path):
+            shown.append(path)  # `exists` is False where we may not look
     return shown
+
+
+def _links_to(program: str) -> list[str]:
+    """The symlinks by which a program is found, one after the other, as `uv` and `pyenv` make them."""
+    found: list[str] = []
+    while os.path.islink(program) and program not in found:
+        found.append(program)
+        program = os.path.normpath(os.path.join(os.path.dirname(program), os.readlink(program)))
+    return found
 
 
 def _real_interpreter() -> str:
@@ -256,9 +388,10 @@ def _real_interpreter() -> str:
 
 @functools.lru_cache(maxsize=16)
 def _prefixes(python: str) -> tuple[str, ...]:
-    """Folders that an interpreter needs: its prefixes, the import path (editable installs), the real binary's tree."""
+    """Folders that an interpreter needs: its prefixes, the import path, editable installs, the real binary's tree."""
     if python == sys.executable:
-        paths = [sys.prefix, sys.base_prefix]
+        ours = os.environ.get("PYTHONPATH", "").split(os.pathsep)  # what stages do not inherit
+        paths = [sys.prefix, sys.base_prefix, *(path for path in sys.path if path not in ours)]
     else:
         ask = "import sys; print(sys.prefix, sys.base_prefix, *sys.path, sep='\\n')"
         try:
@@ -267,7 +400,19 @@ def _prefixes(python: str) -> tuple[str, ...]:
         except (OSError, subprocess.SubprocessError):
             return ()  # the command that needs it will say so
         paths = done.stdout.splitlines()
+    paths += [folder for path in paths for folder in _editable(path)]
     for binary in (python, os.path.realpath(python)):
         folder = os.path.dirname(binary)
         paths.append(os.path.dirname(folder) if os.path.basename(folder) == "bin" else folder)
     return tuple(path for path in paths if path.startswith("/"))
+
+
+def _editable(folder: str) -> list[str]:
+    """The projects that ``pip install -e`` put on an import path's `folder`: a finder may lead there, no path."""
+    found = []
+    for record in glob.glob(f"{glob.escape(folder)}/*.dist-info/direct_url.json"):
+        with contextlib.suppress(OSError, ValueError, AttributeError, KeyError):
+            said = json.loads(Path(record).read_text())
+            if said.get("dir_info", {}).get("editable"):
+                found.append(unquote(urlsplit(said["url"]).path))
+    return found

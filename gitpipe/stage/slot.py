@@ -84,6 +84,11 @@ class Slot:
                     raise BadData(f"the blob {md5} of {item.name}/{path} is missing; `dvc fetch` brings it") from None
         return total
 
+    def is_full(self) -> bool:
+        """Whether nothing more can be written where the outputs go."""
+        there = os.statvfs(self.out)
+        return there.f_bavail == 0 or (there.f_files > 0 and there.f_ffree == 0)
+
     def clean(self) -> None:
         """Remove all that the last datum had and made; ``out`` itself stays, since sandboxes have it mounted.
 

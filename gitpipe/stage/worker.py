@@ -7,6 +7,7 @@ which datums there are.
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import os
 import platform
@@ -18,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,17 +31,24 @@ from gitpipe.stage.command import Command, PathMap, hard_coding, prepare
 from gitpipe.stage.container import Box, remove_left, said_last
 from gitpipe.stage.sandbox import (
     AGENT,
+    EXPENDABLE,
     HOME,
+    PROXIES,
     WARM,
     WARM_INSIDE,
     bubblewrap,
     detect,
     inherited_environment,
     library_environment,
+    open_filter,
 )
 from gitpipe.stage.slot import MARK, Slot, kill_marked
 
 _PLAIN = re.compile(r"[\w./+@-]+\Z", re.ASCII)
+_AGENT_KILLED = "it was killed (out of memory?)"
+_KILLED_IN_SHELL = 128 + int(signal.SIGKILL)
+_FULL = " (no space left on device)"
+_NO_SPACE = os.strerror(errno.ENOSPC).encode()
 _EARLY = ("PYTHON", "LD_", "LC_", "MALLOC_", "GLIBC_", "OMP_", "MKL_", "OPENBLAS_")
 """What variables begin with that a program looks at only once, when it starts."""
 _HINT = "no sandbox here, so /pfs does not exist; install bubblewrap, or take the paths from the arguments"
@@ -113,6 +121,10 @@ class Worker:
         except AgentLost as error:
             self.close()
             return Result(task.datum, error=f"the worker ended while it ran: {error}", lost=True)
+        except OSError as error:
+            self.close()
+            said = f"cannot start a worker for pipeline {self._stage.pipeline}: {error}"
+            return self._result(task, error=said, no_space=error.errno == errno.ENOSPC)
         except StageFailed:
             self.close()
             raise
@@ -123,8 +135,8 @@ class Worker:
             answer, log = self._ask(agent, task, self._command)
             self._way = self._redact.text(answer.get("way") or self._way)
             error = self._verdict(answer, log)
-            recovered = False
-            if error and task.last and self._rescue is not None:
+            recovered, full = False, error.endswith(_FULL)
+            if error and not full and task.last and self._rescue is not None:  # a full disk is the machine's failure
                 recovered, error, log = self._recover(task, agent, self._rescue, error, log)
             outputs = () if error else self._collect(task)
             if not error and not outputs and not self._sandboxed and hard_coding(self._stage):
@@ -135,13 +147,15 @@ class Worker:
             return self._result(task, error=str(bad))
         except OSError as bad:
             self._clean()
-            return self._result(task, error=f"cannot prepare or store the datum's files: {bad}")
+            error = f"cannot prepare or store the datum's files: {bad}"
+            return self._result(task, error=error, no_space=bad.errno == errno.ENOSPC)
         self._clean()
         return self._result(
             task,
             outputs=outputs,
             error=error,
             recovered=recovered,
+            no_space=full,
             log=log,
             exit_code=answer.get("code"),
             bytes_in=bytes_in,
@@ -226,6 +240,10 @@ class Worker:
         if code == 0 or code in self._stage.accept_return_code:
             return ""
         said = f"exit status {code}" if isinstance(code, int) and code >= 0 else f"killed by {_signal_name(code)}"
+        if code == _KILLED_IN_SHELL:
+            said += " (out of memory?)"
+        if _NO_SPACE in log or self._slot.is_full():
+            return said + _FULL
         blind = not self._sandboxed and (re.search(rb"/pfs\b", log) or hard_coding(self._stage))
         return f"{said} ({self._hint()})" if blind else said
 
@@ -243,6 +261,8 @@ class Worker:
         env["PATH"] = f"{folder}:{env['PATH']}" if folder else env["PATH"]
         env["HOME"] = home
         env["TMPDIR"] = "/tmp" if self._sandboxed else self._slot.tmp
+        if self._stage.sandbox == "strict":
+            env = {name: value for name, value in env.items() if name not in PROXIES}
         if not self._sandboxed:
             env = {**library_environment(inherited), **env}
             env["PYTHONDONTWRITEBYTECODE"] = "1"  # the code tree is writable here, and is not the stage's to change
@@ -262,16 +282,18 @@ class Worker:
 
     def _start(self) -> _Agent:
         interpreter = os.path.realpath(sys.executable)
-        env = self._env
-        with secret_.mounts(self._stage.secrets) as (mounts, files):
-            if self._box:
-                argv, env = [*self._box.start(self._slot.pfs), "inside"], dict(os.environ)
-            elif self._sandboxed:
-                argv = [*bubblewrap(self._stage, self._slot.pfs, self._env, mounts), "inside"]
-            else:
-                argv = [interpreter, "-I", "-S", AGENT, "outside"]
-            argv += [str(os.getpid()), str(MAX_LOG)]
-            return _Agent(argv, env, f"{self._slot.path}/stderr", self._stage.pipeline, files)
+        more = [str(os.getpid()), str(MAX_LOG)]
+        stderr, pipeline = f"{self._slot.path}/stderr", self._stage.pipeline
+        if self._box:
+            argv = [*self._box.start(self._slot.pfs), "inside", *more]
+            return _Agent(argv, dict(os.environ), stderr, pipeline)
+        if not self._sandboxed:
+            argv = [*EXPENDABLE, interpreter, "-I", "-S", AGENT, "outside", *more]
+            return _Agent(argv, self._env, stderr, pipeline)
+        with open_filter() as fd, secret_.mounts(self._stage.secrets) as (mounts, files):
+            sandbox = bubblewrap(self._stage, self._slot.pfs, self._env, fd, mounts)
+            argv = [*EXPENDABLE, *sandbox, "inside", *more]
+            return _Agent(argv, self._env, stderr, pipeline, (fd, *files))
 
     @property
     def stage(self) -> Stage:
@@ -306,10 +328,10 @@ class _Agent:
     """The other end of the agent's two pipes."""
 
     def __init__(
-        self, argv: list[str], env: dict[str, str], stderr: str, pipeline: str, files: Sequence[int] = ()
+        self, argv: list[str], env: dict[str, str], stderr: str, pipeline: str, fds: tuple[int, ...] = ()
     ) -> None:
         with open(stderr, "wb") as errors:
-            self._process = spawn(argv, env, errors.fileno(), files)
+            self._process = spawn(argv, env, errors.fileno(), fds)
         self._requests = _fileno(self._process.stdin)
         self._replies = _fileno(self._process.stdout)
         self._buffer = b""
@@ -330,7 +352,7 @@ class _Agent:
             while data:
                 data = data[os.write(self._requests, data) :]
         except OSError:
-            raise AgentLost("it was killed") from None
+            raise AgentLost(_AGENT_KILLED) from None
         return self._receive()
 
     def _receive(self) -> tuple[dict[str, Any], bytes]:
@@ -355,7 +377,7 @@ class _Agent:
         except OSError:
             data = b""
         if not data or len(self._buffer) > 4 * MAX_LOG:
-            raise AgentLost("it was killed")
+            raise AgentLost(_AGENT_KILLED)
         self._buffer += data
 
     def abort(self) -> None:
@@ -398,10 +420,10 @@ _spawner_lock = threading.Lock()
 _spawner: tuple[int, queue.SimpleQueue[_Job]] | None = None
 
 
-def spawn(argv: list[str], env: dict[str, str], stderr: int, files: Sequence[int] = ()) -> subprocess.Popen[bytes]:
+def spawn(argv: list[str], env: dict[str, str], stderr: int, fds: tuple[int, ...] = ()) -> subprocess.Popen[bytes]:
     """Start a process that dies with this one, in a session of its own (a ^C at the terminal is not meant for it).
 
-    It has the file descriptors `files` under the same numbers.
+    It inherits the file descriptors `fds` beside its standard ones.
 
     It is started by one thread that never ends: the kernel's parent-death signal comes when the *thread* that started
     a process ends, so that workers started by a job's thread would die with the job.
@@ -416,8 +438,8 @@ def spawn(argv: list[str], env: dict[str, str], stderr: int, files: Sequence[int
             stdout=subprocess.PIPE,
             stderr=stderr,
             bufsize=0,
-            pass_fds=files,
             start_new_session=True,
+            pass_fds=fds,
         )
 
     answer: queue.SimpleQueue[Any] = queue.SimpleQueue()

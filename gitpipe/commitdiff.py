@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from gitpipe import differences
 from gitpipe.blobs.dvc import DvcStore
@@ -12,13 +13,16 @@ from gitpipe.datatree import data_key, read_listing
 from gitpipe.differences import Made, closure_of, read_made
 from gitpipe.errors import GitpipeError, NotFound, UsageError
 from gitpipe.journal import Journal
-from gitpipe.pipelines import Pipeline
 from gitpipe.places import HEX, SUFFIX, clean_path
 from gitpipe.provenance import read_origin
+from gitpipe.record import Records
 from gitpipe.repo import HEADS, Repo
-from gitpipe.views import CommitDiff, ProvenanceChange
+from gitpipe.views import CommitDiff, EnvironmentChange, ProvenanceChange
 
 EXPECTED = "expected one or two of REPO@COMMIT, REPO [COMMIT], a SHA or a job's id, then -- PATH"
+
+FAR = 100
+"""Commits that are looked at for one whose datums were not all skipped."""
 
 
 class CommitDiffs:
@@ -26,6 +30,7 @@ class CommitDiffs:
 
     def __init__(self, repo: Repo, blobs: DvcStore, journal: Journal, data: DataRepos) -> None:
         self.repo, self.blobs, self.journal, self.data = repo, blobs, journal, data
+        self.records = Records(repo)
 
     def diff(self, words: Sequence[str], paths: Sequence[str] = (), *, provenance: bool = False) -> CommitDiff:
         """What the second commit has otherwise than the first; of one commit alone, what it changed.
@@ -128,20 +133,53 @@ class CommitDiffs:
     def _provenance(self, old: CommitRef | None, new: CommitRef) -> ProvenanceChange:
         before, after = self._made(old), self._made(new)
         moves = differences.moves(self.repo, closure_of(before), closure_of(after))
-        then, now = self._pipelines(before), self._pipelines(after)
-        versions = [differences.version(self.repo, then.get(n), now.get(n)) for n in sorted(then.keys() | now.keys())]
-        return ProvenanceChange(tuple(moves), tuple(each for each in versions if each))
+        then, now = self._parts(before), self._parts(after)
+        pipelines = [{name: made.pipeline for name, made in parts.items()} for parts in (then, now)]
+        names = sorted(then.keys() | now.keys())
+        versions = [differences.version(self.repo, *(each.get(name) for each in pipelines)) for name in names]
+        return ProvenanceChange(
+            tuple(moves), tuple(each for each in versions if each), self._environments(then, now, before, after)
+        )
+
+    def _environments(
+        self, then: Mapping[str, Made], now: Mapping[str, Made], before: Made | None, after: Made | None
+    ) -> tuple[EnvironmentChange, ...] | None:
+        """What the runs of the pipelines differ in; None where it is not known of the two commits themselves."""
+        found: list[EnvironmentChange] = []
+        for name in sorted(then.keys() & now.keys()):
+            if then[name].commit.sha == now[name].commit.sha:
+                continue
+            old, new = (self._ran_in(parts[name]) for parts in (then, now))
+            if old and new:
+                found += differences.environments(name, old, new)
+            elif before and after and name in (before.pipeline.name, after.pipeline.name):
+                return None
+        return tuple(found) if before and after and before.pipeline.name == after.pipeline.name else None
+
+    def _ran_in(self, made: Made) -> list[dict[str, Any]]:
+        """What the datums ran in that made a commit's files: of the newest run that was not all skipped."""
+        sha = made.commit.sha
+        for _ in range(FAR):
+            for run in reversed(self.records.read(sha)):
+                if run["ran_in"]:
+                    places: list[dict[str, Any]] = run["ran_in"]
+                    return places
+            parents = self.repo.commit(sha).parents
+            if not parents:
+                break
+            sha = parents[0]
+        return []
 
     def _made(self, ref: CommitRef | None) -> Made | None:
         return read_made(self.repo, self.repo.commit(ref.sha), ref.branch) if ref else None
 
-    def _pipelines(self, made: Made | None) -> dict[str, Pipeline]:
-        """Every version of a pipeline that had a part in a commit, by name."""
+    def _parts(self, made: Made | None) -> dict[str, Made]:
+        """The output commits of all pipelines that had a part in a commit, by the pipeline's name."""
         if made is None:
             return {}
-        found = {made.pipeline.name: made.pipeline}
+        found = {made.pipeline.name: made}
         for ref in made.origin.provenance:
             above = self._made(ref)
             if above:
-                found[above.pipeline.name] = above.pipeline
+                found[above.pipeline.name] = above
         return found

@@ -18,7 +18,7 @@ from gitpipe.pipelines import Pipeline
 from gitpipe.provenance import Origin, made_for, read_origin
 from gitpipe.repo import Commit, Entry, Repo
 from gitpipe.spec import HOST, Spec
-from gitpipe.views import CodeChange, FieldChange, FileChange, Move, VersionChange
+from gitpipe.views import CodeChange, EnvironmentChange, FieldChange, FileChange, Move, VersionChange
 
 RECORD = ".gitpipe/job.json"
 WORDED = ("cmd", "stdin", "err_cmd", "err_stdin")
@@ -26,6 +26,9 @@ WORDED = ("cmd", "stdin", "err_cmd", "err_stdin")
 
 TRANSFORM_ONLY = ("pipeline", "transform", "salt", "writable_inputs", "ignored")
 """Parts of a recorded spec that `Spec.transform_parts` has, or that say nothing by themselves."""
+
+UNTOLD = ("engine", "host", "packages")
+"""Parts of what a run ran in that make no result another one, or that are told one by one."""
 
 
 # ---------------------------------------------------------------- an output commit
@@ -241,3 +244,31 @@ def reasons(change: VersionChange) -> Iterator[str]:
         yield change.unknown
     if change.reprocess:
         yield "--reprocess"
+
+
+# ---------------------------------------------------------------- what two runs ran in
+
+
+def environments(
+    pipeline: str, old: Sequence[Mapping[str, Any]], new: Sequence[Mapping[str, Any]]
+) -> list[EnvironmentChange]:
+    """What the places in which a pipeline ran differ in: interpreter, packages, program, image, system, CPU."""
+    before, after = (_parts(places) for places in (old, new))
+    return [
+        EnvironmentChange(
+            pipeline, what, ", ".join(sorted(before.get(what, ()))), ", ".join(sorted(after.get(what, ())))
+        )
+        for what in sorted(before.keys() | after.keys(), key=lambda what: (not what.startswith("package "), what))
+        if before.get(what) != after.get(what)
+    ]
+
+
+def _parts(places: Sequence[Mapping[str, Any]]) -> dict[str, set[str]]:
+    """Each part of the places -> its values; a job may have run in several."""
+    found: dict[str, set[str]] = {}
+    for place in places:
+        parts = {name: value for name, value in place.items() if name not in UNTOLD}
+        packages = place.get("packages") or {}
+        for name, value in {**parts, **{f"package {name}": version for name, version in packages.items()}}.items():
+            found.setdefault(name, set()).add(str(value))
+    return found

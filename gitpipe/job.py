@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import platform
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -30,6 +31,7 @@ from gitpipe.journal import JobRow, JobState, Journal, RunRow, Unwritable
 from gitpipe.pipelines import SPEC_REF, Pipeline, PipelineStore
 from gitpipe.provenance import IDENTITY, KEEP, KEPT_JOB, Origin, closure, job_id, output_message, read_origin
 from gitpipe.reconcile import Reconciler, Unready
+from gitpipe.record import Records
 from gitpipe.repo import BLOB, EXE, HEADS, LINK, Entry, RefUpdate, Repo, Signature, syncfs
 from gitpipe.spec import HOST
 from gitpipe.stage import Image, Result, Stage, Task, TaskInput
@@ -72,6 +74,7 @@ class Work:
     committed: int = 0  # datums that an earlier output commit holds
     counts: dict[str, int] = field(default_factory=dict)
     notes: dict[str, None] = field(default_factory=dict)
+    places: list[dict[str, str]] = field(default_factory=list)  # what its datums ran in, each once
     image: Image | None = None  # that it runs in
 
 
@@ -110,6 +113,7 @@ class JobRunner:
         self.locked = locked
         self.repo, self.blobs, self.journal, self.pipelines = repo, blobs, journal, pipelines
         self.reconciler, self.executor, self.logs, self.settings = reconciler, executor, logs, settings
+        self.records = Records(repo)
 
     def run(self, seq: int, stopped: Callable[[], bool]) -> JobState | None:
         """Run a queued job; its end state, or None where there was nothing to do (the job is forgotten)."""
@@ -420,6 +424,12 @@ class JobRunner:
                 work.notes.setdefault(f"the log of a datum is not complete: {error.strerror}")
             if result.note:
                 work.notes.setdefault(result.note)
+            if stage.gpus and result.environment.get("engine") == "local":
+                work.notes.setdefault(
+                    "GPUs were not reserved: only workers on Ray do that (git config gitpipe.engine ray)"
+                )
+            if result.environment and result.environment not in work.places:
+                work.places.append(result.environment)
             if not result.lost:
                 done.runs.append(_run_row(result, tries[result.datum] + 1))
             if result.ok:
@@ -478,6 +488,9 @@ class JobRunner:
             err_stdin=transform.err_stdin,
             secrets=self.settings.vault.take(transform.secrets),
             hidden=self.settings.vault.hidden(),
+            cpus=pipeline.spec.requests.cpu,
+            gpus=pipeline.spec.gpus,
+            memory=pipeline.spec.requests.memory,
             image=image,
             callable=transform.python,
             preload=self.settings.preload,
@@ -597,6 +610,7 @@ class JobRunner:
         keep_ref = KEEP + work.pipeline.name
         keep_old = self.repo.ref(keep_ref)
         keep = self._keep(work, keep_old, who)
+        note = self._note(work, commit)
         with self.locked():
             lost = self.blobs.missing([*listing.values(), *index.values()])
             if lost:
@@ -607,7 +621,7 @@ class JobRunner:
             now = self.journal.job(work.job.seq)
             if now is not None and now.state is JobState.KILLED:
                 raise Stopped
-            if not self._move(work, commit, keep_ref, keep, keep_old):
+            if not self._move(work, commit, keep_ref, keep, keep_old, note):
                 return None
         point("after-ref")
         # Only what is new: the journal's cost is to follow the change, too (I10).
@@ -615,8 +629,39 @@ class JobRunner:
         self.journal.set_indexed_head(work.pipeline.name, commit)
         return commit
 
-    def _move(self, work: Work, commit: str, keep_ref: str, keep: str, keep_old: str | None) -> bool:
+    def _note(self, work: Work, commit: str) -> RefUpdate | None:
+        """The move of the notes that says how this run went; None where it cannot be had: no result depends on it."""
+        with contextlib.suppress(GitpipeError):
+            return self.records.prepare(commit, *self._run_record(work))
+        return None
+
+    def _run_record(self, work: Work) -> tuple[dict[str, Any], list[dict[str, str]]]:
+        """What varies from run to run, and so is no part of the commit (I4)."""
+        job = self.journal.job(work.job.seq) or work.job
+        places = self.journal.places(job)
+        places += [place for place in work.places if place not in places]
+        now = time.time()
+        started = job.started or now
+        run = {
+            "job": work.origin.job,
+            "engine": self.executor.name,
+            "host": platform.node(),
+            "started": round(started, 3),
+            "finished": round(now, 3),
+            "seconds": round(now - started, 3),
+            "restarts": job.restarts,
+            "processed": work.counts["processed"],
+            "bytes_in": work.counts.get("bytes_in", 0),
+            "bytes_out": work.counts.get("bytes_out", 0),
+        }
+        return run, places
+
+    def _move(
+        self, work: Work, commit: str, keep_ref: str, keep: str, keep_old: str | None, note: RefUpdate | None
+    ) -> bool:
         """Move the output branch, if its pipeline still is; False where it is not.
+
+        The note goes along, in the same transaction; where it is what stops that, it is given another chance after.
 
         Raises:
             Failed: somebody else moved the output branch.
@@ -631,7 +676,13 @@ class JobRunner:
                 RefUpdate(keep_ref, keep, keep_old),
                 RefUpdate(SPEC_REF, spec_head, spec_head),
             ]
-            if self.repo.update_refs(moves, f"gitpipe: job {work.origin.job}"):
+            reason = f"gitpipe: job {work.origin.job}"
+            with contextlib.suppress(GitpipeError):
+                if note and self.repo.update_refs([*moves, note], reason):
+                    return True
+            if self.repo.update_refs(moves, reason):
+                with contextlib.suppress(GitpipeError):
+                    self.records.add(commit, *self._run_record(work))
                 return True
             if self.repo.ref(HEADS + branch) != work.parent or self.repo.ref(keep_ref) != keep_old:
                 raise Failed(f"branch {branch} was moved by somebody else while the job ran: run-pipeline {name}")
@@ -700,6 +751,7 @@ class _Done:
         self.lines: list[tuple[str, str]] = []
         self.runs: list[RunRow] = []
         self._flushed = time.monotonic()
+        self._placed = 0
 
     def flush_when_due(self) -> None:
         if self.runs and time.monotonic() - self._flushed > FLUSH_SECONDS:
@@ -713,6 +765,9 @@ class _Done:
         with self._journal.transaction():
             self._journal.remember_datums(work.pipeline.name, self.lines, committed=False)
             self._journal.add_runs(work.job.seq, self.runs)
+            if len(work.places) > self._placed:
+                self._journal.add_places(work.job.seq, work.places)
+                self._placed = len(work.places)
             self._journal.update_job(work.job.seq, notes=work.notes, **work.counts)
         self.lines.clear()
         self.runs.clear()

@@ -1,15 +1,18 @@
-"""What commands show of jobs, their logs and workers; reads the journal only."""
+"""What commands show of jobs, their logs and workers; reads the journal, and git notes where that knows no more."""
 
 from __future__ import annotations
 
 import builtins
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from itertools import islice
+from typing import Any
 
 from gitpipe.commit import CommitRef
 from gitpipe.errors import Ambiguous, NotFound, Refused
 from gitpipe.joblog import JobLogs
 from gitpipe.journal import JobRow, JobState, Journal
+from gitpipe.record import Records, versions
 from gitpipe.views import JobInfo, LogLine, Progress, WorkerInfo
 
 
@@ -22,12 +25,14 @@ class Jobs:
         logs: JobLogs,
         runner_lives: Callable[[], bool],
         slots: Callable[[], Mapping[str, int]],
+        records: Records,
     ) -> None:
         """
         Args:
             slots: pipeline -> worker slots, as the specs say.
         """
         self.journal, self.files, self.runner_lives, self.slots = journal, logs, runner_lives, slots
+        self.records = records
 
     def list(self, pipeline: str | None = None, limit: int | None = None) -> list[JobInfo]:
         """Jobs, newest first."""
@@ -37,8 +42,16 @@ class Jobs:
         return [job_info(row) for row in self._of(pipeline, tail)]
 
     def inspect(self, name: str) -> JobInfo:
-        """A job by (abbreviated) id, or a pipeline's newest."""
-        return job_info(self.find(name))
+        """A job by (abbreviated) id, or a pipeline's newest, with what it ran in."""
+        row = self.find(name)
+        return replace(job_info(row), ran_in=tuple(self._ran_in(row)))
+
+    def _ran_in(self, row: JobRow) -> Iterator[dict[str, Any]]:
+        places = self.journal.places(row)
+        for place in places:
+            yield {**place, "packages": versions(place.get("packages", ""))}
+        if not places and row.output:  # the local state was deleted since, or another machine ran it
+            yield from next((run["ran_in"] for run in reversed(self.records.read(row.output)) if run["ran_in"]), ())
 
     def stop(self, name: str) -> JobInfo:
         """End a job that is queued or running, named by its id or its pipeline; what its datums made is kept.

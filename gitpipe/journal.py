@@ -55,6 +55,10 @@ CREATE TABLE IF NOT EXISTS workers (
   pipeline TEXT NOT NULL, slot INTEGER NOT NULL, engine TEXT NOT NULL, state TEXT NOT NULL, datum TEXT NOT NULL,
   PRIMARY KEY (pipeline, slot)
 );
+CREATE TABLE IF NOT EXISTS places (id INTEGER PRIMARY KEY, text TEXT NOT NULL UNIQUE);
+CREATE TABLE IF NOT EXISTS ran_in (
+  seq INTEGER NOT NULL, place INTEGER NOT NULL, PRIMARY KEY (seq, place)
+) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS images (seq INTEGER PRIMARY KEY, name TEXT NOT NULL, id TEXT NOT NULL);
 """
 
@@ -376,6 +380,7 @@ class Journal:
         with self.transaction() as db:
             db.execute("DELETE FROM jobs WHERE seq = ?", (seq,))
             db.execute("DELETE FROM runs WHERE seq = ?", (seq,))
+            db.execute("DELETE FROM ran_in WHERE seq = ?", (seq,))
             db.execute("DELETE FROM images WHERE seq = ?", (seq,))
 
     def kill_job(self, seq: int, reason: str) -> bool:
@@ -408,7 +413,7 @@ class Journal:
     def forget_pipeline(self, pipeline: str) -> None:
         """Drop all that is known of a pipeline."""
         with self.transaction() as db:
-            for table in ("runs", "images"):
+            for table in ("runs", "ran_in", "images"):
                 db.execute(f"DELETE FROM {table} WHERE seq IN (SELECT seq FROM jobs WHERE pipeline = ?)", (pipeline,))
             for table in ("jobs", "datums", "indexed", "workers"):
                 db.execute(f"DELETE FROM {table} WHERE pipeline = ?", (pipeline,))
@@ -503,6 +508,23 @@ class Journal:
             row["datum"]: RunRow(**{**dict(row), "ok": bool(row["ok"]), "recovered": bool(row["recovered"])})
             for row in rows
         }
+
+    def add_places(self, seq: int, places: Iterable[Mapping[str, str]]) -> None:
+        """Note what datums of a job ran in; the same for many jobs is kept once."""
+        with self.transaction() as db:
+            for place in places:
+                text = json.dumps(dict(place), sort_keys=True)
+                db.execute("INSERT OR IGNORE INTO places (text) VALUES (?)", (text,))
+                db.execute("INSERT OR IGNORE INTO ran_in SELECT ?, id FROM places WHERE text = ?", (seq, text))
+
+    def places(self, job: JobRow) -> list[dict[str, str]]:
+        """What datums of a job ran in, in earlier attempts at it too: what these finished is part of its result."""
+        rows = self.db.execute(
+            "SELECT DISTINCT places.id, text FROM ran_in JOIN places ON places.id = place WHERE seq = ? OR "
+            "(? != '' AND seq IN (SELECT seq FROM jobs WHERE id = ? AND seq <= ?)) ORDER BY places.id",
+            (job.seq, job.id, job.id, job.seq),
+        )
+        return [json.loads(row[1]) for row in rows]
 
     # -- workers -----------------------------------------------------------------------------------------------------
 

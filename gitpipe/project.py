@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import json
 import os
-import platform
 import shlex
 import shutil
 import signal
@@ -48,8 +46,8 @@ from gitpipe.jobviews import Jobs, job_info, progress
 from gitpipe.journal import JobRow, Journal
 from gitpipe.pipelines import INIT_BRANCH, SPEC_REF, PipelineStore
 from gitpipe.preview import Preview
-from gitpipe.provenance import IDENTITY
 from gitpipe.reconcile import Reconciler
+from gitpipe.record import MERGE, Records
 from gitpipe.repo import HEADS, Repo
 from gitpipe.schedule import rfc3339
 from gitpipe.scheduler import Scheduler
@@ -61,7 +59,6 @@ from gitpipe.uploads import PushedRef, push_blobs
 from gitpipe.vault import Vault, default_folder, take_environment
 from gitpipe.views import DagInfo, JobInfo, Progress, StatusInfo
 
-NOTES = "refs/notes/gitpipe"
 EXCLUDE = ("/data", "/.dvc/cache", "/.dvc/tmp", "/.dvc/config.local")
 PYTHON = "gitpipe.python"
 CACHE = "gitpipe.cache"
@@ -197,7 +194,8 @@ class Project:
         def slots() -> dict[str, int]:
             return {n: p.spec.parallelism for n, p in self.store.all(self.store.head()).items()}
 
-        return Jobs(self.journal, self.logs, lambda: nudges.runner_lives(self.repo.common), slots)
+        records = Records(self.repo)
+        return Jobs(self.journal, self.logs, lambda: nudges.runner_lives(self.repo.common), slots, records)
 
     @functools.cached_property
     def datums(self) -> JobDatums:
@@ -255,7 +253,6 @@ class Project:
         take_environment()
         made: list[tuple[Settings, Executor, JobRunner]] = []
         slots = self.blobs.cache / ".gitpipe-slots"
-        notes_lock = threading.Lock()
 
         def job_runner(alone: bool) -> JobRunner:
             if made and (not alone or Settings.read(self.repo) == made[0][0]):
@@ -287,10 +284,6 @@ class Project:
         def after(job: JobRow) -> None:
             self.checkouts.catch_up(HEADS + self.store.load(job.pipeline, job.version).spec.output)
 
-        def record(job: JobRow) -> None:
-            with notes_lock, contextlib.suppress(GitpipeError):
-                self._note(job)
-
         def abort() -> None:
             while made:
                 made.pop()[1].close()
@@ -305,7 +298,6 @@ class Project:
             self.clock,
             job_runner,
             after,
-            record,
             abort,
             self.repo.close,
         )
@@ -322,29 +314,6 @@ class Project:
     def _dvc_locks(self) -> Iterator[None]:
         with dvc_locks(tree.top for tree in self.repo.worktrees()):
             yield
-
-    def _note(self, job: JobRow) -> None:
-        """What varies from run to run goes to a git note, as the commit itself is reproducible (I4)."""
-        record = {
-            "started": job.started,
-            "finished": job.finished,
-            "host": platform.node(),
-            "engine": job.engine,
-            "restarts": job.restarts,
-            "bytes_in": job.bytes_in,
-            "bytes_out": job.bytes_out,
-            "python": platform.python_version(),
-            "platform": platform.platform(),
-        }
-        text = json.dumps(record, sort_keys=True)
-        # The runner is started without GIT_*, so git may not know who the user is; it was not the user who noted it.
-        name, mail = IDENTITY.rstrip(">").split(" <")
-        who = {
-            f"GIT_{role}_{key}": value
-            for role in ("AUTHOR", "COMMITTER")
-            for key, value in (("NAME", name), ("EMAIL", mail))
-        }
-        self.repo.git("notes", f"--ref={NOTES}", "add", "-f", "-m", text, job.output or "", env=who)
 
     # -- wait, run ---------------------------------------------------------------------------------------------------
 
@@ -667,6 +636,8 @@ def init(where: Path, pre_commit: bool = False) -> list[str]:
         lines.append(f"gitpipe is set up in {repo.top or repo.common}")
     _note_dvc(repo)
     _note_path(repo)
+    if not repo.config(MERGE[0]):
+        repo.set_config(*MERGE)
     project = Project(repo)
     project.journal  # noqa: B018 - makes the local state
     tracked = _tracks_data(repo)

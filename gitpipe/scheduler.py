@@ -41,7 +41,6 @@ class Scheduler:
         clock: Clock,
         jobs: Callable[[bool], JobRunner],
         after: Callable[[JobRow], None],
-        record: Callable[[JobRow], None],
         abort: Callable[[], None],
         close: Callable[[], None],
     ) -> None:
@@ -50,13 +49,12 @@ class Scheduler:
             jobs: gives the `JobRunner`, made when the first job is to run; told whether no other job runs, in which
                 case it may be made anew.
             after: called when a job has succeeded, before it counts as done for `wait`: working trees.
-            record: called when it is done: notes.
             abort: ends executors with all that they run.
             close: ends whatever else was started.
         """
         self.common, self.journal, self.reconciler, self.pipelines = common, journal, reconciler, pipelines
         self.clock = clock
-        self._job_runner, self._after, self._record = jobs, after, record
+        self._job_runner, self._after = jobs, after
         self._abort, self._close = abort, close
         self._making = threading.Lock()
         self._active: dict[int, JobRow] = {}
@@ -224,9 +222,6 @@ class Scheduler:
             if done is not None:
                 self._after(done)
                 self._moved = self._moved or self.clock.watches(job.pipeline)
-                self._active.pop(job.seq, None)
-                self._changed.set()  # who waits for it may go on
-                self._record(done)
         except Exception as error:
             # A bug must fail this job, not leave it running for ever nor end the runner.
             traceback.print_exc()

@@ -19,7 +19,7 @@ from gitpipe.errors import BadSpec, GitpipeError
 from gitpipe.inputs import COMBINED, Cron, Input, Pfs, Trigger
 
 if TYPE_CHECKING:
-    from gitpipe.spec_form import InputForm, PfsForm, SpecForm, TransformForm
+    from gitpipe.spec_form import InputForm, LimitsForm, PfsForm, RequestsForm, SpecForm, TransformForm
     from gitpipe.spec_text import Document, Path
 
 DATUM_TRIES = 3
@@ -85,6 +85,23 @@ class Transform:
 
 
 @dataclass(frozen=True, slots=True)
+class Resources:
+    """What each worker needs, or may use: CPUs, bytes of memory and of disk, GPUs and what Kubernetes calls them."""
+
+    cpu: float = 0.0
+    memory: int = 0
+    gpu: int = 0
+    gpu_type: str = ""
+    disk: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Without what is not given."""
+        gpu: Any = {"type": self.gpu_type, "number": self.gpu} if self.gpu_type else self.gpu
+        values = {"cpu": self.cpu, "memory": self.memory, "gpu": gpu, "disk": self.disk}
+        return {name: value for name, value in values.items() if value}
+
+
+@dataclass(frozen=True, slots=True)
 class Spec:
     """One pipeline.
 
@@ -95,6 +112,7 @@ class Spec:
         datum_tries: how often a failing datum is tried.
         datum_timeout, job_timeout: seconds.
         commits: ``every``, ``newest``, or "" for what the repository says.
+        requests, limits: of each worker; no result depends on them.
         ignored: fields that were given and have no meaning here (``pod_spec``, ``transform.user``), sorted.
     """
 
@@ -112,6 +130,8 @@ class Spec:
     output_branch: str = "master"
     writable_inputs: bool = False
     commits: str = ""
+    requests: Resources = Resources()
+    limits: Resources = Resources()
     ignored: tuple[str, ...] = field(default=())
 
     @property
@@ -123,6 +143,11 @@ class Spec:
     def parallelism(self) -> int:
         """Workers to start on this machine, at least 1."""
         return max(1, self.constant or int(self.coefficient * (os.cpu_count() or 1)))
+
+    @property
+    def gpus(self) -> int:
+        """GPUs of each worker: as on Kubernetes a limit counts as the request where there is none."""
+        return self.requests.gpu or self.limits.gpu
 
     def to_dict(self) -> dict[str, Any]:
         """As it is recorded: 2.x names, snake case, without what is left at its default."""
@@ -139,6 +164,8 @@ class Spec:
             "code": None if self.code is None else list(self.code),
             "writable_inputs": self.writable_inputs,
             "commits": self.commits,
+            "resource_requests": self.requests.to_dict(),
+            "resource_limits": self.limits.to_dict(),
             "salt": self.salt,
             "ignored": list(self.ignored),
         }
@@ -245,8 +272,15 @@ def _from_form(form: SpecForm, recorded: bool) -> Spec:
         output_branch=form.output_branch,
         writable_inputs=form.writable_inputs,
         commits=form.commits or "",
+        requests=_resources(form.resource_requests),
+        limits=_resources(form.resource_limits),
         ignored=tuple(map(str, form.ignored or ())) if recorded else _ignored(form),
     )
+
+
+def _resources(form: RequestsForm | LimitsForm) -> Resources:
+    gpu = form.gpu
+    return Resources(form.cpu, form.memory, gpu.number if gpu else 0, gpu.type if gpu else "", form.disk)
 
 
 def _transform(form: TransformForm) -> Transform:

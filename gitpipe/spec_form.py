@@ -166,6 +166,30 @@ def _variable(name: str) -> str:
     return _env_name(name) if name else ""
 
 
+def _cpus(value: Any) -> Any:
+    """A number, or ``500m`` as Kubernetes writes half of one."""
+    if isinstance(value, str) and re.match(r"\d{1,9}m\Z", value):
+        return int(value[:-1]) / 1000
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise ValueError(f"expected a number, got {shown(value)}")
+    return value
+
+
+def _memory(value: Any) -> int:
+    """Bytes, from a number or a size with its unit."""
+    if value == "0":
+        return 0
+    if isinstance(value, str):
+        return size(value)
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise ValueError(f'expected a size such as "512Mi" or "1G", got {shown(value)}')
+    return value
+
+
+def _gpus(value: Any) -> Any:
+    return value if isinstance(value, dict) else {"number": value}
+
+
 Text = Annotated[str, AfterValidator(_text)]
 EnvName = Annotated[str, AfterValidator(_env_name)]
 Whole = Annotated[int, BeforeValidator(_no_bool)]
@@ -176,6 +200,20 @@ Count = Annotated[
     WithJsonSchema(
         {"anyOf": [{"type": "integer", "minimum": 0, "maximum": 10_000}, {"type": "string", "pattern": "^[0-9]+$"}]}
     ),
+]
+Cpus = Annotated[
+    float,
+    BeforeValidator(_cpus),
+    Field(ge=0, le=10_000, allow_inf_nan=False),
+    WithJsonSchema(
+        {"anyOf": [{"type": "number", "minimum": 0, "maximum": 10_000}, {"type": "string", "examples": ["500m"]}]}
+    ),
+]
+Memory = Annotated[
+    int,
+    BeforeValidator(_memory),
+    Field(le=1 << 60),
+    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "examples": ["512Mi", "1G"]}]}),
 ]
 Seconds = Annotated[float, BeforeValidator(duration), WithJsonSchema({"type": "string", "examples": ["90s", "1h30m"]})]
 CodePaths = Annotated[
@@ -385,6 +423,34 @@ class ParallelismForm(Form):
         return self
 
 
+class GpuForm(Form):
+    number: Annotated[Whole, Field(ge=0, le=1000)] = Field(description="So many GPUs.")
+    type: Text = Field(default="", description="As Kubernetes names them; any GPU of a node will do here.")
+
+
+Gpus = Annotated[GpuForm, BeforeValidator(_gpus)]
+
+
+class RequestsForm(Form):
+    """What each worker needs for itself."""
+
+    cpu: Cpus = Field(default=0.0, description="CPUs of each worker; only Ray reserves them.")
+    memory: Memory = Field(
+        default=0, description='Memory of each worker, such as "512Mi" or "1G"; only Ray reserves it.'
+    )
+    gpu: Gpus | None = Field(default=None, description="GPUs of each worker, which Ray shows it.")
+    disk: Annotated[Memory, _NotUsed()] = Field(default=0, description="Accepted and ignored.")
+
+
+class LimitsForm(Form):
+    """What each worker may use at most."""
+
+    cpu: Annotated[Cpus, _NotUsed()] = Field(default=0.0, description="Accepted and ignored.")
+    memory: Annotated[Memory, _NotUsed()] = Field(default=0, description="Accepted and ignored.")
+    gpu: Gpus | None = Field(default=None, description="As a request, where there is none, as on Kubernetes.")
+    disk: Annotated[Memory, _NotUsed()] = Field(default=0, description="Accepted and ignored.")
+
+
 class SpecForm(Form):
     """One pipeline."""
 
@@ -414,11 +480,11 @@ class SpecForm(Form):
     commits: Literal["every", "newest"] | None = Field(
         None, description="Whether every input commit gets a job, or a newer one supersedes those that still wait."
     )
+    resource_requests: RequestsForm = Field(RequestsForm(), description="What each worker needs for itself, on Ray.")
+    resource_limits: LimitsForm = Field(LimitsForm(), description="What each worker may use; only GPUs count.")
     # What gitpipe writes into a spec that it records; read back by `Spec.from_json` alone.
     salt: Annotated[Any, Field(exclude=True)] = None
     ignored: Annotated[Any, Field(exclude=True)] = None
-    resource_requests: NotUsed = None
-    resource_limits: NotUsed = None
     sidecar_resource_requests: NotUsed = None
     sidecar_resource_limits: NotUsed = None
     pod_spec: NotUsed = None

@@ -131,11 +131,22 @@ class InputChange:
 
 
 @dataclass(frozen=True, slots=True)
+class EnvironmentChange:
+    """Something that two runs of a pipeline had otherwise, beside inputs and code; "" where one of them had it not."""
+
+    pipeline: str
+    what: str  # "interpreter", "cpu", "kernel" …, or "package NAME"
+    old: str
+    new: str
+
+
+@dataclass(frozen=True, slots=True)
 class ProvenanceChange:
     """What else differs between two commits than their files."""
 
     inputs: tuple[Move, ...] = ()
     versions: tuple[VersionChange, ...] = ()
+    environments: tuple[EnvironmentChange, ...] | None = None  # None: not recorded of both, or no outputs
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,6 +259,7 @@ class JobInfo:
     notes: tuple[str, ...] = ()
     inputs: tuple[CommitRef, ...] = ()  # direct inputs
     engine: str = ""
+    ran_in: tuple[dict[str, Any], ...] | None = None  # see `gitpipe.record.Records.read`; None: not asked
     image: str = ""  # that the spec names
     image_id: str = ""  # what it stood for ("sha256:..."), or "host" where it was not used
     recovered: int = 0  # datums that failed, and err_cmd made good for it: they have no output

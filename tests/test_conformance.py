@@ -78,6 +78,16 @@ SAMPLES: dict[str, Any] = {
     "datum_timeout": "1s",
     "job_timeout": "1s",
     "output_branch": "x",
+    "resource_requests.cpu": 0.5,
+    "resource_requests.memory": "512Mi",
+    "resource_requests.disk": "1G",
+    "resource_requests.gpu.number": 1,
+    "resource_requests.gpu.type": "nvidia.com/gpu",
+    "resource_limits.cpu": 1,
+    "resource_limits.memory": "1G",
+    "resource_limits.disk": "1G",
+    "resource_limits.gpu.number": 1,
+    "resource_limits.gpu.type": "nvidia.com/gpu",
     "code": "x",
     "writable_inputs": True,
     "commits": "newest",
@@ -204,6 +214,8 @@ def document(field: str, spelled: str) -> dict[str, Any]:
     if folders[-1:] == ["secrets"]:
         spec["transform"]["secrets"] = [{"name": "db", "key": "x", last: SAMPLES[field]}]
         return spec
+    if ".gpu." in field:
+        spec[spelled.partition(".")[0]] = {"gpu": {"number": 2}}
     place = spec
     for name in folders:
         place = place.setdefault(name, {})

@@ -8,7 +8,7 @@ import pytest
 
 from gitpipe import cli
 from gitpipe.errors import GitpipeError, NotFound, UsageError
-from gitpipe.views import CommitDiff, FileChange
+from gitpipe.views import CommitDiff, FileChange, ProvenanceChange
 from tests.lab import Lab
 
 
@@ -88,7 +88,8 @@ def test_provenance(made: Lab) -> None:
     back = diff(made, "p", "p~2", provenance=True).provenance
     assert back is not None and [(m.ahead, m.behind) for m in back.inputs] == [(0, 1), (0, 1)]
     # Data repos have none, and an output against data has all of its own.
-    assert diff(made, "a", provenance=True).provenance == diff(made, "p", "p", provenance=True).provenance
+    assert diff(made, "a", provenance=True).provenance == ProvenanceChange()
+    assert diff(made, "p", "p", provenance=True).provenance == ProvenanceChange(environments=())
     against = diff(made, "a", "p", provenance=True).provenance
     assert against is not None and [m.branch for m in against.inputs] == ["a", "m", "t"]
     assert [(v.pipeline, v.old) for v in against.versions] == [("m", None), ("p", None)]

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from gitpipe.errors import BadSpec
 from gitpipe.inputs import Cron, Cross, Pfs, Trigger
-from gitpipe.spec import Spec, Transform, load_specs, spec_schema
+from gitpipe.spec import Resources, Spec, Transform, load_specs, spec_schema
 
 # The dialect of 1.4 to 1.8: atom, a strategy, a constant that is a string, tabs.
 JULIA_TRAIN = b"""{
@@ -233,12 +233,12 @@ def test_camel_case_and_what_only_kubernetes_needs() -> None:
     assert spec.transform.working_dir == "/code"
     assert (spec.datum_tries, spec.datum_timeout, spec.job_timeout) == (5, 5400.0, 90.5)
     assert spec.input == Pfs("images", "images", glob="/*", empty_files=True)
+    assert spec.requests == Resources(cpu=1, memory=10**9)
     assert spec.ignored == (
         "autoscaling",
         "input.pfs.project",
         "pipeline.project",
         "pod_patch",
-        "resource_requests",
         "transform.image_pull_secrets",
     )
 
@@ -274,6 +274,21 @@ def test_the_normalised_form_reads_back_equal(text: bytes) -> None:
     assert data.endswith(b"}\n")
     assert b"atom" not in data
     assert load(data).transform == spec.transform  # and people may feed it to create-pipeline
+
+
+def test_resources_in_every_spelling() -> None:
+    """As Kubernetes and both versions of Pachyderm write them; a limit on GPUs counts as a request."""
+    gpu = {"type": "nvidia.com/gpu", "number": 2}
+    one = load(small(resource_requests={"cpu": "500m", "memory": "512Mi", "gpu": 1}))
+    assert one.requests == Resources(cpu=0.5, memory=512 << 20, gpu=1) and (one.gpus, one.ignored) == (1, ())
+    two = load(small(resourceRequests={"cpu": 2, "memory": "1G", "disk": "0"}, resourceLimits={"gpu": gpu, "cpu": 4}))
+    assert two.requests == Resources(cpu=2, memory=10**9)
+    assert (two.gpus, two.limits) == (2, Resources(cpu=4, gpu=2, gpu_type="nvidia.com/gpu"))
+    assert two.ignored == ("resource_limits.cpu", "resource_requests.disk")
+    assert load(small(resource_requests={"memory": 1000, "gpu": "3"})).requests == Resources(memory=1000, gpu=3)
+    for spec in (one, two):
+        assert Spec.from_json(spec.to_json()) == spec
+    assert load(small(resource_requests={}, resource_limits=None)).to_json() == load(small()).to_json()
 
 
 def test_the_normalised_form_does_not_depend_on_how_it_was_written() -> None:
@@ -318,7 +333,8 @@ def test_the_digest_leaves_out_what_cannot_change_a_result() -> None:
         parallelism_spec={"constant": 7},
         datum_tries=1,
         datum_timeout="1s",
-        resource_requests={"cpu": 1},
+        resource_requests={"cpu": 1, "memory": "1G", "gpu": 1},
+        resource_limits={"cpu": 2},
         transform={"cmd": ["true"], "image": "x"},
     )
     assert same == digest()
@@ -413,6 +429,23 @@ BAD_FIELDS = [
     ({"parallelism_spec": {"coefficient": 0}}, "parallelism_spec.coefficient: expected more than 0.0, got 0"),
     ({"parallelism_spec": {"coefficient": float("nan")}}, "parallelism_spec.coefficient: expected a finite number"),
     ({"parallelism_spec": {"constant": 1, "coefficient": 1}}, "parallelism_spec: expected constant or coefficient"),
+    ({"resource_requests": 1}, "resource_requests: expected an object, got 1"),
+    ({"resource_requests": {"cpu": "many"}}, 'resource_requests.cpu: expected a number, got "many"'),
+    ({"resource_requests": {"cpu": True}}, "resource_requests.cpu: expected a number, got true"),
+    ({"resource_requests": {"cpu": -1}}, "resource_requests.cpu: expected at least 0, got -1"),
+    ({"resource_requests": {"cpu": float("inf")}}, "resource_requests.cpu: expected at most 10000, got Infinity"),
+    ({"resource_requests": {"memory": "lots"}}, 'resource_requests.memory: expected a size such as "500KB"'),
+    (
+        {"resource_requests": {"memory": -1}},
+        'resource_requests.memory: expected a size such as "512Mi" or "1G", got -1',
+    ),
+    ({"resource_requests": {"memory": 1.5}}, "resource_requests.memory: expected a size"),
+    ({"resource_requests": {"memory": "9999P"}}, "resource_requests.memory: expected at most"),
+    ({"resource_requests": {"disk": []}}, "resource_requests.disk: expected a size"),
+    ({"resource_requests": {"gpu": 0.5}}, "resource_requests.gpu.number: expected a whole number, got 0.5"),
+    ({"resource_requests": {"gpu": {"type": "nvidia.com/gpu"}}}, "resource_requests.gpu.number: is missing"),
+    ({"resource_requests": {"ram": "1G"}}, "resource_requests.ram: is not a field here"),
+    ({"resource_limits": {"gpu": "all"}}, 'resource_limits.gpu.number: expected a whole number, got "all"'),
     ({"datum_timeout": 90}, 'datum_timeout: expected a duration such as "90s"'),
     ({"datum_timeout": "90"}, 'datum_timeout: expected a duration such as "90s"'),
     ({"datum_tries": "x"}, 'datum_tries: expected a whole number, got "x"'),

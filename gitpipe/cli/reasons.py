@@ -12,6 +12,7 @@ from gitpipe.views import (
     CommitDiff,
     DatumGroup,
     DatumWhy,
+    EnvironmentChange,
     FieldChange,
     FileChange,
     InputChange,
@@ -197,6 +198,19 @@ def commits(diff: CommitDiff) -> Iterator[str]:
         head, *rest = version(each)
         yield f"  {head}"
         yield from indented(iter(rest), 4)
+    if diff.files and diff.old:
+        if more.environments:
+            yield "Environment:"
+            yield from indented(first(map(environment_line, more.environments), MOST_FIELDS))
+        elif more.environments is not None and not more.inputs and not more.versions:
+            yield "Environment: the same"
+
+
+def environment_line(change: EnvironmentChange) -> str:
+    """``model: scikit-learn 1.7.1 → 1.8.0``, ``model: cpu: 2 x A → 8 x B``."""
+    kind, _, name = change.what.partition(" ")
+    what = f"{name} " if name else f"{kind}: "
+    return oneline(f"{change.pipeline}: {what}{change.old or 'absent'}{ARROW}{change.new or 'absent'}", MAX_TEXT)
 
 
 def summary(files: Sequence[FileChange]) -> str:

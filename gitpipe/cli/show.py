@@ -12,7 +12,7 @@ import re
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from datetime import datetime
 from functools import partial
@@ -432,9 +432,25 @@ def job_details(job: JobInfo) -> Iterator[str]:
         ("Engine", job.engine),
         ("Image", f"{job.image} ({job.image_id})" if job.image else ""),
     )
+    for place in job.ran_in or ():
+        yield from place_lines(place)
     if job.inputs:
         yield f"Inputs:  {refs(job.inputs)}"
     yield from pairs(*(("Note", note) for note in job.notes))
+
+
+def place_lines(place: Mapping[str, Any]) -> Iterator[str]:
+    """What datums ran in; which packages there were, only ``--raw`` says."""
+    number = len(place.get("packages") or ())
+    system = ", ".join(str(place[name]) for name in ("kernel", "libc") if name in place)
+    yield f"Ran on: {oneline(str(place.get('host', '-')))} ({oneline(str(place.get('engine', '-')))})"
+    known = ("host", "engine", "kernel", "libc", "packages")
+    lines = {name: str(value) for name, value in sorted(place.items()) if name not in known}
+    lines |= {"packages": f"{number}, see --raw" if number else "", "system": system}
+    yield from (
+        f"  {line}"
+        for line in pairs(*(("CPU" if name == "cpu" else name.capitalize(), text) for name, text in lines.items()))
+    )
 
 
 def pipeline_details(pipeline: PipelineInfo) -> Iterator[str]:

@@ -15,7 +15,10 @@ from gitpipe.stage import Result, Stage, Task
 
 
 class AutoExecutor:
-    """Local workers until Ray is ready, then Ray; local again, with a `warning`, if Ray fails."""
+    """Local workers until Ray is ready, then Ray; local again, with a `warning`, if Ray fails.
+
+    What a stage asks for in CPUs, GPUs and memory holds on Ray only, and is no reason to fail where Ray has not got it.
+    """
 
     name = "auto"
 
@@ -51,10 +54,13 @@ class AutoExecutor:
             yield task
 
     def _open_seat(self, stage: Stage, number: int) -> Seat:
+        lacking = False
         if self.ray.ready.is_set():
             with contextlib.suppress(StageFailed):  # it broke down just now
-                return self.ray.open_seat(stage, number)
-        return _UntilReady(self._local.open_seat(stage), self.ray)
+                lacking = bool(self.ray.lacking(stage))
+                if not lacking:
+                    return self.ray.open_seat(stage, number)
+        return _UntilReady(self._local.open_seat(stage), self.ray, lacking)
 
     def close(self) -> None:
         """End all workers, and Ray."""
@@ -63,17 +69,21 @@ class AutoExecutor:
 
 
 class _UntilReady:
-    """A local seat that is to be left as soon as Ray is ready."""
+    """A local seat that is to be left as soon as Ray is ready, if that is not `lacking` what the stage asks for."""
 
     appetite = 1
 
-    def __init__(self, seat: LocalSeat, ray: RayExecutor) -> None:
+    def __init__(self, seat: LocalSeat, ray: RayExecutor, lacking: bool) -> None:
         self._seat = seat
         self._ray = ray
+        self._lacking = lacking
 
     @property
     def stale(self) -> bool:
-        return self._ray.ready.is_set()
+        return self._ray.ready.is_set() and not self._lacking
+
+    def settle(self, over: Callable[[], bool]) -> bool:
+        return self._seat.settle(over)
 
     def run(self, tasks: list[Task]) -> list[Result]:
         return self._seat.run(tasks)

@@ -18,14 +18,20 @@ from gitpipe.executors.local import WorkerPool
 from gitpipe.stage import Result, Stage, Task
 from gitpipe.stage.sandbox import inherited_environment
 
+_GPUS = "CUDA_VISIBLE_DEVICES"
+
 
 class Host:
     """Several worker slots; its methods are called from several threads at once."""
 
-    def __init__(self, environ: dict[str, str]) -> None:
-        """`environ` is what user code inherits where this node is the one of the caller."""
-        self._environ = environ
-        self._pool = WorkerPool(environ, "ray")
+    def __init__(self, environ: dict[str, str], gpus: bool = False) -> None:
+        """
+        Args:
+            environ: what user code inherits where this node is the one of the caller.
+            gpus: whether GPUs were reserved; then Ray's choice of them is passed on.
+        """
+        self._own_gpus = {_GPUS: os.environ.get(_GPUS, "")} if gpus else {}
+        self._pool = WorkerPool({**environ, **self._own_gpus}, "ray")
         self._base: Path | None = None
 
     def sees(self, marker: str, content: str) -> bool:
@@ -63,7 +69,7 @@ class Host:
             self._base = Path(tempfile.mkdtemp(prefix="gitpipe-host-"))
             for name in ("cache", "slots", "code"):
                 (self._base / name).mkdir()
-            self._pool = WorkerPool(own_environment(), "ray")
+            self._pool = WorkerPool({**own_environment(), **self._own_gpus}, "ray")
 
     def lacks(self, md5s: list[str]) -> list[str]:
         """Those of `md5s` that have to be sent."""
@@ -127,7 +133,7 @@ class Host:
 def own_environment() -> dict[str, str]:
     """What user code inherits on a node: without what Ray sets for its own processes."""
     env = inherited_environment()
-    for name in ("OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES"):  # Ray sets them by the CPUs and GPUs of the actor: none
+    for name in ("OMP_NUM_THREADS", _GPUS):  # Ray sets them by the CPUs and GPUs of the actor: mostly none
         env.pop(name, None)
     return env
 

@@ -45,15 +45,10 @@ class WorkerPool:
         Raises:
             StageFailed: the pool is closed, or no slot can be made; `DiskFull` where that is the reason.
         """
-        with self._lock:
-            if self._closed:
-                raise StageFailed("the workers were shut down")
-            self._sweep_once(stage.slots_dir)
-            for worker in reversed(self._idle):
-                if worker.stage == stage:
-                    self._idle.remove(worker)
-                    self._busy.add(worker)
-                    return worker
+        while worker := self._idle_one(stage):
+            if worker.is_current():
+                return worker
+            self._drop(worker)
         name = f"{socket.gethostname()}-{os.getpid()}-{next(_counter)}"
         try:
             worker = Worker(stage, stage.slots_dir / name, self._environ, self._engine)
@@ -65,6 +60,24 @@ class WorkerPool:
             if self._closed:
                 worker.abort()
         return worker
+
+    def _idle_one(self, stage: Stage) -> Worker | None:
+        """The warm worker of `stage` that was used last, busy from now on."""
+        with self._lock:
+            if self._closed:
+                raise StageFailed("the workers were shut down")
+            self._sweep_once(stage.slots_dir)
+            for worker in reversed(self._idle):
+                if worker.stage == stage:
+                    self._idle.remove(worker)
+                    self._busy.add(worker)
+                    return worker
+        return None
+
+    def _drop(self, worker: Worker) -> None:
+        worker.close()
+        with self._lock:
+            self._busy.discard(worker)
 
     def give(self, worker: Worker) -> None:
         """Give a worker back; a dead one is forgotten, surplus idle ones are ended."""
@@ -119,6 +132,10 @@ class LocalSeat:
         self._pool = pool
         self._stage = stage
         self._worker: Worker | None = None
+
+    def settle(self, over: Callable[[], bool]) -> bool:
+        """There is always a place here."""
+        return True
 
     def run(self, tasks: list[Task]) -> list[Result]:
         return [self._run(task) for task in tasks]

@@ -1,5 +1,7 @@
 """Workers in Ray actors, one actor a node, each with several worker slots.  The only module that imports Ray.
 
+A slot whose stage asks for CPUs, GPUs or memory has an actor of its own instead, which reserves them for one job.
+
 Ray is started in the background by one thread that lives as long as it does: Ray's processes ask the kernel to be
 killed when the thread that started them ends.  That thread also watches them, since a driver whose Ray is gone is
 ended by Ray after a minute: it has to be shut down before.
@@ -13,6 +15,7 @@ import functools
 import hashlib
 import itertools
 import logging
+import math
 import os
 import secrets
 import shutil
@@ -47,12 +50,19 @@ _MOST_AT_ONCE = 16
 _QUICK, _SLOW = 0.05, 0.5
 """Seconds a batch should take: quicker ones make the next batch larger, slower ones smaller."""
 _BEAT = 0.5
+_TICK = 0.1
+_LOOK = 5.0
+"""Seconds between two looks whether a node that is waited for is still there."""
 _START_LIMIT = 120.0
 _CALL_LIMIT = 60.0
 
 
 class Lost(Exception):
     """The actor, its node or all of Ray went away under a call."""
+
+
+class Silent(Lost):
+    """It has not answered yet."""
 
 
 class RayExecutor:
@@ -77,6 +87,7 @@ class RayExecutor:
         self._restarts = 0
         self._was_ready = False
         self._hosts: dict[str, _Host] = {}
+        self._reserved: set[_Host] = set()
         self._nodes: list[str] = []
         self._calls = 0
         self._slots_dirs: set[Path] = set()
@@ -233,7 +244,7 @@ class RayExecutor:
     def _disconnect(self, ray: Any) -> None:
         self.ready.clear()
         with self._lock:
-            hosts, self._hosts = list(self._hosts.values()), {}
+            hosts, self._hosts, self._reserved = [*self._hosts.values(), *self._reserved], {}, set()
         deadline = time.monotonic() + 5
         if not self.failed:
             for host in hosts:
@@ -262,18 +273,100 @@ class RayExecutor:
             node = self._nodes[number % len(self._nodes)]
             host = self._hosts.get(node)
             if host is None or host.lost:
-                host = self._hosts[node] = _Host(self, node)
+                host = self._hosts[node] = _Host(self, self.actor_on(node))
             return host
 
-    def new_actor(self, node: str) -> tuple[Any, bool]:
-        """A new actor on `node`; whether it shares our file system.  It reserves no CPU: user code is no part of it."""
+    def lacking(self, stage: Stage) -> str:
+        """What no node of the cluster could ever give a worker of `stage`, in words; "" where one could."""
+        import ray
+
+        cluster: Any = ray
+        asked = _resources(stage)
+        if not asked:
+            return ""
+        try:
+            with self._calling():
+                nodes = [node["Resources"] for node in cluster.nodes() if node["Alive"]]
+        except Exception:  # it is going away, and its watcher will know
+            return ""
+        if any(all(node.get(name, 0) >= amount for name, amount in asked.items()) for node in nodes):
+            return ""
+        there = sorted({_amounts({name: node.get(name, 0) for name in asked}) for node in nodes})
+        return f"{_amounts(asked)} for each worker, and the nodes of the Ray cluster have {'; '.join(there[:3])}"
+
+    def reserve(self, stage: Stage, over: Callable[[], bool]) -> _Host | None:
+        """An actor for one slot of `stage`, with what it asks for; waits for it, and is None when it is `over`.
+
+        Raises:
+            StageFailed: no node could ever give it.
+            Lost: Ray went away.
+        """
+        import ray
+
+        looked, handle = 0.0, None
+        try:
+            while not over():
+                if time.monotonic() - looked > _LOOK:
+                    looked = time.monotonic()
+                    if lacking := self.lacking(stage):
+                        raise StageFailed(f"pipeline {stage.pipeline} asks for {lacking}: lower its resource_requests")
+                if handle is None:
+                    with self._calling():
+                        handle = self._reserving_actor(stage)
+                        placed = handle.sees.remote("", "")
+                with contextlib.suppress(Silent):
+                    self.get(placed, _TICK)
+                    host, handle = _Host(self, handle), None
+                    with self._lock:
+                        self._reserved.add(host)
+                    return host
+            return None
+        except ray.exceptions.RayError as error:
+            raise Lost(_one_line(error)) from None
+        finally:
+            if handle is not None:
+                self._forget(handle)
+
+    def release(self, host: _Host) -> None:
+        """Give back what an actor had reserved."""
+        with self._lock:
+            ours = host in self._reserved  # else that Ray has ended
+            self._reserved.discard(host)
+        if ours:
+            with contextlib.suppress(Lost), self._calling():
+                host.close()
+
+    def _forget(self, handle: Any) -> None:
+        """Drop an actor that may not have been started yet."""
+        import ray
+
+        with contextlib.suppress(Exception), self._calling():  # Ray may be gone
+            ray.kill(handle)
+
+    def _reserving_actor(self, stage: Stage) -> Any:
+        import ray
+
+        asked = _resources(stage)
+        actor = ray.remote(Host).options(
+            num_cpus=asked.get("CPU", 0),
+            num_gpus=asked.get("GPU", 0),
+            memory=asked.get("memory"),
+            max_concurrency=_ACTOR_THREADS,
+        )
+        return actor.remote(inherited_environment(), stage.gpus > 0)
+
+    def actor_on(self, node: str) -> Any:
+        """A new actor on `node`.  It reserves no CPU: user code is no part of it."""
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         actor = ray.remote(Host).options(
             num_cpus=0, max_concurrency=_ACTOR_THREADS, scheduling_strategy=NodeAffinitySchedulingStrategy(node, False)
         )
-        handle: Any = actor.remote(inherited_environment())
+        return actor.remote(inherited_environment())
+
+    def shares(self, handle: Any) -> bool:
+        """Whether an actor sees our file system; made ready to work without it, where it does not."""
         shared = self._shared
         if shared is None:
             marker, content = self._scratch / f"ray-{os.getpid()}-{secrets.token_hex(4)}", secrets.token_hex(16)
@@ -285,28 +378,37 @@ class RayExecutor:
                 marker.unlink()
         if not shared:
             self.get(handle.prepare.remote(), _CALL_LIMIT)
-        return handle, shared
+        return shared
 
     def get(self, ref: Any, limit: float | None = None) -> Any:
         """The value of a call to an actor; Lost where it will never come."""
         import ray
 
         deadline = None if limit is None else time.monotonic() + limit
-        with self._count_lock:
-            self._calls += 1
         try:
-            while not self.failed:
-                done, _ = ray.wait([ref], timeout=_BEAT)
-                if done:
-                    return ray.get(ref)
-                if deadline is not None and time.monotonic() > deadline:
-                    raise Lost("a Ray actor does not answer")
-            raise Lost(f"Ray ended: {self.failed}")
+            with self._calling():
+                while not self.failed:
+                    done, _ = ray.wait([ref], timeout=_BEAT if limit is None else min(_BEAT, limit))
+                    if done:
+                        return ray.get(ref)
+                    if deadline is not None and time.monotonic() > deadline:
+                        raise Silent("a Ray actor does not answer")
+                raise Lost(f"Ray ended: {self.failed}")
         except ray.exceptions.RayTaskError as error:
             cause = error.cause
             raise (cause if isinstance(cause, GitpipeError) else StageFailed(_one_line(error))) from None
         except ray.exceptions.RayError as error:
             raise Lost(_one_line(error)) from None
+
+    @contextlib.contextmanager
+    def _calling(self) -> Iterator[None]:
+        """Ray is not shut down meanwhile; Lost where it was: it would start anew, by itself, at the next call."""
+        with self._count_lock:
+            self._calls += 1
+        try:
+            if self._ending.is_set() and not self.ready.is_set():
+                raise Lost("the workers were shut down")
+            yield
         finally:
             with self._count_lock:
                 self._calls -= 1
@@ -329,12 +431,12 @@ class RayExecutor:
 class _Host:
     """Our end of one actor."""
 
-    def __init__(self, executor: RayExecutor, node: str) -> None:
+    def __init__(self, executor: RayExecutor, handle: Any) -> None:
         self._executor = executor
         self.lost = False
         self._sent_code: set[str] = set()
         self._parts = itertools.count()
-        self.handle, self.shared = executor.new_actor(node)
+        self.handle, self.shared = handle, executor.shares(handle)
 
     def run(self, stage: Stage, tasks: list[Task]) -> list[Result]:
         """Run tasks there; where the node cannot see our cache, with the blobs sent there and back."""
@@ -431,6 +533,18 @@ class RaySeat:
     def stale(self) -> bool:
         return not self._executor.ready.is_set() or (self._host is not None and self._host.lost)
 
+    def settle(self, over: Callable[[], bool]) -> bool:
+        """See `gitpipe.executors.spread.Seat`; only what is reserved has to be waited for."""
+        while self._stage.reserves and self._host is None:
+            if over():
+                return False
+            try:
+                self._host = self._executor.reserve(self._stage, over)
+            except Lost:
+                time.sleep(2 * _BEAT)
+                self._executor.wait_ready()
+        return True
+
     def run(self, tasks: list[Task]) -> list[Result]:
         start = time.monotonic()
         try:
@@ -457,7 +571,9 @@ class RaySeat:
             self._host.abort(self._stage.pipeline)
 
     def close(self) -> None:
-        """Nothing: the worker stays warm in its actor."""
+        """The worker stays warm in its actor, unless that keeps from others what it reserves."""
+        if self._stage.reserves and self._host is not None:
+            self._executor.release(self._host)
 
 
 @contextlib.contextmanager
@@ -504,6 +620,24 @@ def _reread_environment() -> None:
 
 def _blob(stage: Stage, md5: str) -> Path:
     return stage.cache_dir / md5[:2] / md5[2:]
+
+
+def _resources(stage: Stage) -> dict[str, float]:
+    """What a worker of the stage reserves, by Ray's names; Ray knows parts of one CPU, of more of them none."""
+    cpus = math.ceil(stage.cpus) if stage.cpus > 1 else max(round(stage.cpus, 3), 0.001) if stage.cpus else 0
+    asked = {"CPU": cpus, "GPU": stage.gpus, "memory": stage.memory}
+    return {name: amount for name, amount in asked.items() if amount}
+
+
+def _amounts(resources: dict[str, float]) -> str:
+    """``2 CPUs, 1 GPU, 0.5 GB of memory``."""
+    said = []
+    for name, amount in resources.items():
+        if name == "memory":
+            said.append(f"{amount / 1e9:.3g} GB of memory")
+        else:
+            said.append(f"{amount:g} {name}{'' if amount == 1 else 's'}")
+    return ", ".join(said)
 
 
 def _spread_nodes(nodes: list[dict[str, Any]]) -> list[str]:

@@ -32,6 +32,12 @@ class Seat(Protocol):
     def stale(self) -> bool:
         """Whether a new seat should be opened before the next batch."""
 
+    def settle(self, over: Callable[[], bool]) -> bool:
+        """Wait until tasks can run here; False where nothing is left to be run before, as `over` says.
+
+        Who waits holds no task: those that have a place run them all, and it may be theirs that is waited for.
+        """
+
     def run(self, tasks: list[Task]) -> list[Result]:
         """Run the tasks; a result for each."""
 
@@ -67,6 +73,7 @@ class Spread:
         self._seats: set[Seat] = set()
         self._seats_lock = threading.Lock()
         self._abort_at: float | None = None
+        self._over = threading.Event()
 
     def results(self) -> Iterator[Result]:
         """Yield a result for each task; re-raises what went wrong in a slot (StageFailed)."""
@@ -84,6 +91,7 @@ class Spread:
                 self._pending -= 1
                 yield outcome
         finally:
+            self._over.set()
             self._drop_queued()
             for _ in self._threads:
                 self._todo.put(None)
@@ -137,7 +145,7 @@ class Spread:
     def _work(self, number: int) -> None:
         seat: Seat | None = None
         try:
-            while batch := self._next_batch(seat.appetite if seat else 1):
+            while True:
                 if seat is not None and seat.stale:
                     self._leave(seat)
                     seat = None
@@ -146,6 +154,15 @@ class Spread:
                     seat = self._open_seat(number)
                     with self._seats_lock:
                         self._seats.add(seat)
+                    if not seat.settle(self._over.is_set):
+                        return
+                batch = self._next_batch(seat.appetite)
+                if not batch:
+                    return
+                if seat.stale:  # since it began to wait for tasks
+                    for task in batch:
+                        self._todo.put(task)
+                    continue
                 self._watch(number, "running", batch[0].datum)
                 for result in seat.run(batch):
                     self._done.put(result)

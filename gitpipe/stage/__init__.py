@@ -65,6 +65,7 @@ class Stage:
         err_stdin: lines fed to it.
         secrets: values that the code gets, and that are taken out of its log and of errors.
         hidden: folders of the host that no stage is to see, where there is a sandbox.
+        cpus, gpus, memory: what each worker needs for itself, the last in bytes; only Ray reserves them.
     """
 
     pipeline: str
@@ -87,6 +88,13 @@ class Stage:
     err_stdin: tuple[str, ...] = ()
     secrets: tuple[Secret, ...] = field(default=(), repr=False)
     hidden: tuple[str, ...] = ()
+    cpus: float = 0.0
+    gpus: int = 0
+    memory: int = 0
+
+    @property
+    def reserves(self) -> bool:
+        return bool(self.cpus or self.gpus or self.memory)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +135,8 @@ class Result:
         lost: the worker died under the datum (killed, node gone): not the datum's fault, to be run again.
         no_space: a disk was full, which another datum may have filled that ran at the same time.
         note: something the job should say once ("/train.jl taken from the code tree"), or "".
+        environment: what it ran in, the same object for all datums of a worker: ``engine``, ``host``, ``sandbox`` and
+            what `gitpipe.stage.surroundings` finds, ``packages`` as lines of ``name==version``.
     """
 
     datum: str

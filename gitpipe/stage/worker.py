@@ -43,6 +43,7 @@ from gitpipe.stage.sandbox import (
     open_filter,
 )
 from gitpipe.stage.slot import MARK, Slot, kill_marked
+from gitpipe.stage.surroundings import surroundings
 
 _PLAIN = re.compile(r"[\w./+@-]+\Z", re.ASCII)
 _AGENT_KILLED = "it was killed (out of memory?)"
@@ -98,6 +99,7 @@ class Worker:
         self._env = self._environment(inherited_environment() if environ is None else environ)
         self._way = ""
         self._agent: _Agent | None = None
+        self._place: dict[str, str] = {}
         self._aborted = False
         self.alive = True
 
@@ -114,6 +116,7 @@ class Worker:
             return Result(task.datum, error="the worker has ended", lost=True)
         try:
             if self._agent is None:
+                self._place = self._look()
                 self._agent = self._start()
             if self._aborted:
                 raise AgentLost("it was stopped")
@@ -177,10 +180,24 @@ class Worker:
         return answer, self._redact.log(log)
 
     def _result(self, task: Task, *, error: str = "", **fields: Any) -> Result:
-        sandbox = self._box.engine if self._box else "bubblewrap" if self._sandboxed else "none"
-        place = {"engine": self._engine, "host": platform.node(), "sandbox": sandbox, "runtime": self._way}
+        if self._way != self._place.get("runtime", ""):
+            self._place = {**self._place, "runtime": self._way}
         error = self._redact.text(error)
-        return Result(task.datum, error=error, note=self._command.note, environment=place, **fields)
+        return Result(task.datum, error=error, note=self._command.note, environment=self._place, **fields)
+
+    def _look(self) -> dict[str, str]:
+        """What it runs in."""
+        sandbox = self._box.engine if self._box else "bubblewrap" if self._sandboxed else "none"
+        image = f"{self._stage.image.name} ({self._stage.image.id})" if self._stage.image else ""
+        found = surroundings(self._stage, self._command.argv, self._env, sandbox, image)
+        return {"engine": self._engine, "host": platform.node(), **found}
+
+    def is_current(self) -> bool:
+        """Whether what it runs in is as it was when it started: another job may begin after a package was upgraded.
+
+        A Python that is kept would go on with what it has imported.
+        """
+        return not self._place or self._look().items() <= self._place.items()
 
     def _collect(self, task: Task) -> tuple[outputs_.Output, ...]:
         known: dict[str, str] = {}
@@ -310,6 +327,8 @@ class Worker:
         agent = self._agent
         if agent is not None:
             agent.abort()
+        if self._box:
+            remove_left(self._slot.path)  # the engine hands a signal on to the agent, which obeys none in there
 
     def close(self) -> None:
         """End the agent with all its processes, and remove the slot directory."""

@@ -352,7 +352,7 @@ class Catalog:
         strange = [p for p in self.store.all(self.store.head()).values() if p.version not in known]
         if not strange:
             return ["every pipeline here is trusted already"]
-        shown = [f"{p.name}@{p.version[:12]}: runs {_what_runs(p.spec)!r}" for p in strange]
+        shown = [f"{p.name}@{p.version[:12]}: runs {_what(p.spec)}" for p in strange]
         if not yes and not ask("\n".join([*shown, "let these run here?"])):
             raise GitpipeError("nothing was trusted: look at `git show __spec__`, then `gitpipe trust`")
         self.store.trust([p.version for p in strange])
@@ -360,9 +360,11 @@ class Catalog:
         return [f"{p.name}: trusted" for p in strange]
 
 
-def _what_runs(spec: Spec) -> str:
-    transform = spec.transform
-    return " ".join(transform.cmd) or transform.python or f"the ENTRYPOINT of {transform.image}"
+def _what(spec: Spec) -> str:
+    """The command of a pipeline, and which secrets it gets."""
+    uses = dict.fromkeys(f"{use.name}/{use.key}" if use.key else use.name for use in spec.transform.secrets)
+    what = " ".join(spec.transform.cmd) or spec.transform.python or f"the ENTRYPOINT of {spec.transform.image}"
+    return repr(what) + (f" with the secrets {', '.join(uses)}" if uses else "")
 
 
 def _source(origin: Origin) -> Source:

@@ -29,6 +29,7 @@ class _Known:
     lines: dict[str, tuple[str, bool]]  # index lines: made by this job, by an earlier or a later one
     before: frozenset[str]  # of these, what was known when the job ended
     earlier: frozenset[str]  # of a successful job without record of its runs: those that it cannot have run
+    absent: frozenset[str] = frozenset()  # of such a job: those that its commit has not, as err_cmd recovered them
 
 
 class JobDatums:
@@ -87,11 +88,13 @@ class JobDatums:
         runs = self.journal.runs(row.seq)
         running = frozenset(d for p, _, _, _, d in self.journal.workers() if p == row.pipeline and d)
         lines = self.journal.known_datums(row.pipeline, datums)
-        earlier: frozenset[str] = frozenset()
+        earlier = absent = frozenset[str]()
         if row.output and not runs:
             earlier = frozenset(self._standing_before(row.output))
+            if row.recovered:
+                absent = frozenset(datums) - datumindex.standing(self.repo, self.blobs, row.output)[1].keys()
         before = frozenset(self.journal.known_before(row, lines) if row.state.over and not row.output else lines)
-        return _Known(runs, running if row.state is JobState.RUNNING else frozenset(), lines, before, earlier)
+        return _Known(runs, running if row.state is JobState.RUNNING else frozenset(), lines, before, earlier, absent)
 
     def _standing_before(self, output: str) -> set[str]:
         parents = self.repo.commit(output).parents
@@ -108,7 +111,7 @@ def _info(row: JobRow, known: _Known, datum: str, what: Datum) -> DatumInfo:
     return DatumInfo(
         datum,
         row.id,
-        "success" if run.ok else "failed",
+        "success" if run.ok else "recovered" if run.recovered else "failed",
         describe(what),
         run.tries,
         run.seconds,
@@ -122,6 +125,8 @@ def _state_without_run(row: JobRow, known: _Known, datum: str) -> str:
     """The state of a datum that the job has not run, as far as the journal knows (it may have been deleted since)."""
     if datum in known.running:
         return "running"
+    if datum in known.absent:
+        return "recovered"
     if row.state is JobState.SUCCESS:
         without_record = row.processed > 0 and not known.runs
         return "success" if without_record and datum not in known.earlier else "skipped"

@@ -43,6 +43,7 @@ class Made:
     pipeline: Pipeline
     inputs: tuple[CommitRef, ...]
     processed: int
+    recovered: int = 0
 
     @property
     def ref(self) -> CommitRef:
@@ -71,7 +72,8 @@ def read_made(repo: Repo, commit: Commit, branch: str) -> Made | None:
         code = record["code"]
         pipeline = Pipeline(origin.pipeline, origin.version, spec, str(code) if code else None)
         pipeline = pipeline.ran_in(str(record.get("image", "")))
-        return Made(commit, origin, pipeline, inputs, int(record["datums"]["processed"]))
+        counts = record["datums"]
+        return Made(commit, origin, pipeline, inputs, int(counts["processed"]), int(counts.get("recovered", 0)))
     except (ValueError, KeyError, TypeError, GitpipeError) as error:
         raise BadData(f"{RECORD} of {branch}@{commit.sha[:12]} cannot be read: {error}") from error
 

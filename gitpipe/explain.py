@@ -366,6 +366,12 @@ class Explain:
             for datum in self.journal.runs(row.seq):
                 if datum.startswith(digits):
                     yield datum, self._case_without_output(row)
+        for row in self.journal.jobs(
+            "pipeline = ? AND recovered > 0 AND output IS NOT NULL", [name], "ORDER BY seq DESC"
+        ):
+            for datum, run in self.journal.runs(row.seq).items():
+                if run.recovered and datum.startswith(digits):
+                    yield datum, self._case_of(name, self.repo.commit(row.output or ""), row)
 
     def _why(self, case: _Case, weighed: _Weighed, datum: str) -> DatumWhy:
         before = case.before
@@ -414,11 +420,27 @@ class Explain:
     def _state(self, case: _Case, datum: str, made: Commit | None) -> tuple[str, str]:
         """(state, why it failed) of a datum that the job had."""
         if case.made is not None:
+            recovered = self.recovered(case, [datum])
+            if datum in recovered:
+                return "recovered", recovered[datum]
             if made is not None and made.sha != case.made.commit.sha:
                 return "skipped", ""
             return self.left_to(case, [datum]).get(datum, ("ran", ""))
         run, state, why = self.lot(case, {datum: made is not None})[datum]
         return state, run.error if run else why
+
+    def recovered(self, case: _Case, datums: Iterable[str]) -> dict[str, str]:
+        """Datum -> why it failed, as far as this machine knows, of those of a published job that ``err_cmd`` recovered:
+        its commit has not got them."""
+        assert case.made is not None
+        if not case.made.recovered:
+            return {}
+        sha = case.made.commit.sha
+        there = Trail(self.repo, self.blobs, None).ids(sha)
+        runs: dict[str, RunRow] = {}
+        for row in self.journal.jobs("output = ?", [sha], "ORDER BY seq DESC"):
+            runs = {**self.journal.runs(row.seq), **runs}
+        return {d: runs[d].error if d in runs else "err_cmd made good for it" for d in datums if d not in there}
 
     def left_to(self, case: _Case, datums: Iterable[str]) -> dict[str, tuple[str, str]]:
         """Datum -> (state, who finished it), of those that the job published first and did not run itself."""
@@ -443,7 +465,7 @@ class Explain:
         for datum, held in datums.items():
             run = runs.get(datum)
             if run is not None:
-                found[datum] = run, "ran" if run.ok else "failed", ""
+                found[datum] = run, "ran" if run.ok else "recovered" if run.recovered else "failed", ""
             elif row.state is JobState.RUNNING and datum in running:
                 found[datum] = None, "running", ""
             elif held:
@@ -533,13 +555,16 @@ class _Weighed:
         found: dict[str, tuple[str, str]] = {}
         same = f"nothing of theirs changed since {_short(before.ref)}" if before else ""
         # The commit's own count says how many there are to be found, on its own branch.
-        counted = case.made.processed if case.made and not trail.branched else 0
+        counted = case.made.processed + case.made.recovered if case.made and not trail.branched else 0
         earlier = trail.stood(rest, len(rest) - counted)
         held = {datum: f"made before: {_short(trail.ref(commit))} has them" for datum, commit in earlier.items()}
         if case.made is not None:
             left = self.explain.left_to(case, rest - earlier.keys())
+            recovered = self.explain.recovered(case, self.new)
             for datum in self.new:
-                if datum not in rest:
+                if datum in recovered:
+                    found[datum] = "recovered", recovered[datum]
+                elif datum not in rest:
                     found[datum] = "skipped", same
                 elif datum in earlier:
                     found[datum] = "skipped", held[datum]

@@ -37,6 +37,7 @@ from gitpipe.spec import HOST
 from gitpipe.stage import Image, Result, Stage, Task, TaskInput
 from gitpipe.stage.container import Containers
 from gitpipe.standing import Standing, read_standing
+from gitpipe.vault import Vault
 from gitpipe.views import few
 
 MAX_LOST = 5
@@ -68,6 +69,7 @@ class Work:
     stood: set[str] = field(default_factory=set)  # datums that are taken over from there as they are
     lines: dict[str, str] = field(default_factory=dict)  # datum id -> index line, of the others, as they are known
     outputs: dict[str, datumindex.Outputs] = field(default_factory=dict)  # the same, taken apart
+    recovered: set[str] = field(default_factory=set)  # datums that failed, and err_cmd made good for it: no output
     size: int = 0  # of all outputs, bytes
     committed: int = 0  # datums that an earlier output commit holds
     counts: dict[str, int] = field(default_factory=dict)
@@ -84,6 +86,7 @@ class Settings:
     sandbox: str
     code_dir: Path
     slots_dir: Path
+    vault: Vault
     containers: Containers
     preload: bool = True
 
@@ -249,6 +252,7 @@ class JobRunner:
             finished=time.time() if job.started else when,
             processed=counts.get("processed", 0),
             skipped=counts.get("skipped", 0),
+            recovered=counts.get("recovered", 0),
             total=counts.get("total", 0),
             inputs=[str(CommitRef(i["branch"], i["commit"])) for i in record.get("inputs", [])],
         )
@@ -299,7 +303,7 @@ class JobRunner:
             else:
                 self._relabel(work, datum, files)
         skipped = len(work.stood) + len(work.lines)
-        work.counts = {"total": len(work.all), "skipped": skipped, "processed": 0, "failed": 0}
+        work.counts = {"total": len(work.all), "skipped": skipped, "processed": 0, "failed": 0, "recovered": 0}
         self.journal.update_job(work.job.seq, **work.counts)
 
     def _relabel(self, work: Work, datum: str, files: datumindex.Outputs) -> None:
@@ -374,6 +378,10 @@ class JobRunner:
                     continue
                 else:
                     tries[result.datum] += 1
+                    if result.recovered:
+                        work.recovered.add(result.datum)
+                        work.counts["recovered"] = len(work.recovered)
+                        continue
                     if tries[result.datum] < spec.datum_tries:
                         again.append(result.datum)
                         continue
@@ -408,7 +416,7 @@ class JobRunner:
             return stopped()
 
         point("datum-before")
-        tasks = (self._task(work, d) for d in todo)
+        tasks = (self._task(work, d, tries[d] + 1 >= work.pipeline.spec.datum_tries) for d in todo)
         for result in self.executor.run(stage, tasks, slots, watch=watch, stopped=ending):
             try:
                 self.logs.append(seq, result.datum, result.log)
@@ -476,6 +484,10 @@ class JobRunner:
             accept_return_code=transform.accept_return_code,
             writable_inputs=pipeline.spec.writable_inputs,
             timeout=pipeline.spec.datum_timeout,
+            err_cmd=transform.err_cmd,
+            err_stdin=transform.err_stdin,
+            secrets=self.settings.vault.take(transform.secrets),
+            hidden=self.settings.vault.hidden(),
             cpus=pipeline.spec.requests.cpu,
             gpus=pipeline.spec.gpus,
             memory=pipeline.spec.requests.memory,
@@ -512,7 +524,7 @@ class JobRunner:
                 raise
         return target
 
-    def _task(self, work: Work, datum_id: str) -> Task:
+    def _task(self, work: Work, datum_id: str, last: bool) -> Task:
         datum = work.all[datum_id]
         env: dict[str, str] = {}
         for part in datum.inputs:
@@ -527,7 +539,7 @@ class JobRunner:
             env[f"{prefix}_PIPELINE_NAME"] = work.pipeline.name
         env["PPS_PIPELINE_NAME"], env["PPS_SPEC_COMMIT"] = work.pipeline.name, work.origin.version
         inputs = tuple(TaskInput(p.name, p.match, p.commit.sha, p.files, p.empty_files) for p in datum.inputs)
-        return Task(datum_id, inputs, tuple(env.items()))
+        return Task(datum_id, inputs, tuple(env.items()), last)
 
     def _fail(self, work: Work, errors: Mapping[str, Result]) -> None:
         self.blobs.sync()
@@ -563,6 +575,8 @@ class JobRunner:
         """Which two datums cannot both have what they wrote: all are looked at, in the input's order."""
         owner: dict[str, str] = {}
         for datum in work.all:
+            if datum in work.recovered:
+                continue
             files = work.outputs.get(datum)
             for path, _, _ in datumindex.outputs_of(work.before.lines[datum]) if files is None else files:
                 if path in owner:
@@ -590,7 +604,7 @@ class JobRunner:
             for sha in [*([work.parent] if work.parent else []), *(r.sha for r in work.origin.provenance)]
         )
         who = Signature(IDENTITY, when)
-        message = output_message(work.origin, len(work.all) - work.committed, work.committed)
+        message = output_message(work.origin, **self._counts(work))
         point("before-commit")
         commit = self.repo.write_commit(tree, [work.parent] if work.parent else [], message, who)
         keep_ref = KEEP + work.pipeline.name
@@ -683,11 +697,10 @@ class JobRunner:
     def _index(self, work: Work) -> Listing:
         stood = work.before.lines
         added = {d: line for d, line in work.lines.items() if stood.get(d) != line}
-        gone = sorted(d for d in stood if d not in work.all)
+        gone = sorted(d for d in stood if d not in work.stood and d not in work.lines)
         return datumindex.extend(self.blobs, work.before.segments, added, gone)
 
     def _job_record(self, work: Work) -> dict[str, object]:
-        total = len(work.all)
         image = {"image": work.pipeline.image} if work.pipeline.spec.transform.container_image else {}
         return {
             **image,
@@ -698,8 +711,19 @@ class JobRunner:
             "spec": json.loads(work.pipeline.spec.to_json()),
             "inputs": [{"branch": ref.branch, "commit": ref.sha} for ref, _ in work.parts],
             "provenance": [str(ref) for ref in work.origin.provenance],
-            "datums": {"total": total, "processed": total - work.committed, "skipped": work.committed},
+            "datums": {"total": len(work.all), **self._counts(work)},
         }
+
+    def _counts(self, work: Work) -> dict[str, int]:
+        """The datums against the pipeline's earlier commits, which every machine can tell (I4), as the commit has them.
+
+        A recovered datum is one that the commit has not: of a deterministic stage it is the same everywhere.
+        """
+        # One that an earlier commit holds ran again only because what it had made then was lost.
+        again = self.journal.known_datums(work.pipeline.name, work.recovered)
+        skipped = work.committed - sum(committed for _, committed in again.values())
+        recovered = {"recovered": len(work.recovered)} if work.recovered else {}
+        return {"processed": len(work.all) - skipped - len(work.recovered), "skipped": skipped, **recovered}
 
 
 class _Labels:
@@ -769,4 +793,6 @@ class _Halt:
 
 def _run_row(result: Result, tries: int) -> RunRow:
     error = "" if result.ok else result.error
-    return RunRow(result.datum, result.ok, tries, result.seconds, result.bytes_in, result.bytes_out, error)
+    return RunRow(
+        result.datum, result.ok, tries, result.seconds, result.bytes_in, result.bytes_out, error, result.recovered
+    )

@@ -173,7 +173,9 @@ class Jobs:
 
 def progress(row: JobRow) -> Progress:
     """One job as a progress bar shows it."""
-    return Progress(row.id, row.pipeline, row.state.value, row.processed, row.skipped, row.failed, row.total)
+    return Progress(
+        row.id, row.pipeline, row.state.value, row.processed, row.skipped, row.failed, row.total, row.recovered
+    )
 
 
 def job_info(row: JobRow) -> JobInfo:
@@ -199,4 +201,5 @@ def job_info(row: JobRow) -> JobInfo:
         engine=row.engine,
         image=row.image,
         image_id=row.image_id,
+        recovered=row.recovered,
     )

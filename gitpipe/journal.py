@@ -35,6 +35,7 @@ CREATE TABLE IF NOT EXISTS jobs (
   total INTEGER NOT NULL DEFAULT 0, bytes_in INTEGER NOT NULL DEFAULT 0, bytes_out INTEGER NOT NULL DEFAULT 0,
   restarts INTEGER NOT NULL DEFAULT 0, reason TEXT NOT NULL DEFAULT '', notes TEXT NOT NULL DEFAULT '[]',
   inputs TEXT NOT NULL DEFAULT '[]', engine TEXT NOT NULL DEFAULT '', replay INTEGER NOT NULL DEFAULT 0,
+  recovered INTEGER NOT NULL DEFAULT 0,
   UNIQUE (set_id, pipeline)
 );
 CREATE INDEX IF NOT EXISTS jobs_state ON jobs (state, pipeline, set_id);
@@ -47,7 +48,7 @@ CREATE TABLE IF NOT EXISTS datums (
 CREATE TABLE IF NOT EXISTS indexed (pipeline TEXT PRIMARY KEY, head TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS runs (
   seq INTEGER NOT NULL, datum TEXT NOT NULL, ok INTEGER NOT NULL, tries INTEGER NOT NULL, seconds REAL NOT NULL,
-  bytes_in INTEGER NOT NULL, bytes_out INTEGER NOT NULL, error TEXT NOT NULL,
+  bytes_in INTEGER NOT NULL, bytes_out INTEGER NOT NULL, error TEXT NOT NULL, recovered INTEGER NOT NULL DEFAULT 0,
   PRIMARY KEY (seq, datum)
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS workers (
@@ -61,6 +62,8 @@ CREATE TABLE IF NOT EXISTS ran_in (
 CREATE TABLE IF NOT EXISTS images (seq INTEGER PRIMARY KEY, name TEXT NOT NULL, id TEXT NOT NULL);
 """
 
+ADDED = {"jobs": ("recovered",), "runs": ("recovered",)}
+"""Columns, of whole numbers, that a journal of an earlier release lacks."""
 
 JOB = """jobs.*, COALESCE((SELECT name FROM images WHERE images.seq = jobs.seq), '') AS image,
   COALESCE((SELECT images.id FROM images WHERE images.seq = jobs.seq), '') AS image_id"""
@@ -115,11 +118,15 @@ class JobRow:
     replay: bool = False
     image: str = ""  # that the spec names
     image_id: str = ""  # what it stood for, or ``host`` where the host's programs were used
+    recovered: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class RunRow:
-    """One datum that a job has run, with its last try; a datum that was skipped has none."""
+    """One datum that a job has run, with its last try; a datum that was skipped has none.
+
+    `recovered`: it failed, and ``err_cmd`` made good for that.
+    """
 
     datum: str
     ok: bool
@@ -128,6 +135,7 @@ class RunRow:
     bytes_in: int = 0
     bytes_out: int = 0
     error: str = ""
+    recovered: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +205,11 @@ class Journal:
         with self.transaction() as db:
             for statement in SCHEMA.split(";\n"):
                 db.execute(statement)
+            for table, columns in ADDED.items():
+                there = {column["name"] for column in db.execute(f"PRAGMA table_info({table})")}
+                for name in columns:
+                    if name not in there:
+                        db.execute(f"ALTER TABLE {table} ADD COLUMN {name} INTEGER NOT NULL DEFAULT 0")
             row = db.execute("SELECT value FROM meta WHERE key = 'schema'").fetchone()
             if row is None:
                 db.execute("INSERT INTO meta VALUES ('schema', ?)", (str(SCHEMA_VERSION),))
@@ -478,16 +491,23 @@ class Journal:
         """Note datums that a job has run; a later try takes the place of an earlier one."""
         with self.transaction() as db:
             db.executemany(
-                "INSERT OR REPLACE INTO runs VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                [(seq, r.datum, int(r.ok), r.tries, r.seconds, r.bytes_in, r.bytes_out, r.error) for r in rows],
+                "INSERT OR REPLACE INTO runs (seq, datum, ok, tries, seconds, bytes_in, bytes_out, error, recovered) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                [
+                    (seq, r.datum, int(r.ok), r.tries, r.seconds, r.bytes_in, r.bytes_out, r.error, int(r.recovered))
+                    for r in rows
+                ],
             )
 
     def runs(self, seq: int) -> dict[str, RunRow]:
         """Datum id -> what became of it, of all datums that a job has run."""
         rows = self.db.execute(
-            "SELECT datum, ok, tries, seconds, bytes_in, bytes_out, error FROM runs WHERE seq = ?", (seq,)
+            "SELECT datum, ok, recovered, tries, seconds, bytes_in, bytes_out, error FROM runs WHERE seq = ?", (seq,)
         )
-        return {row[0]: RunRow(row[0], bool(row[1]), *row[2:]) for row in rows}
+        return {
+            row["datum"]: RunRow(**{**dict(row), "ok": bool(row["ok"]), "recovered": bool(row["recovered"])})
+            for row in rows
+        }
 
     def add_places(self, seq: int, places: Iterable[Mapping[str, str]]) -> None:
         """Note what datums of a job ran in; the same for many jobs is kept once."""

@@ -56,6 +56,7 @@ from gitpipe.stage.container import MODES, Containers
 from gitpipe.stage.sandbox import describe
 from gitpipe.stage.slot import sweep
 from gitpipe.uploads import PushedRef, push_blobs
+from gitpipe.vault import Vault, default_folder, take_environment
 from gitpipe.views import DagInfo, JobInfo, Progress, StatusInfo
 
 EXCLUDE = ("/data", "/.dvc/cache", "/.dvc/tmp", "/.dvc/config.local")
@@ -84,6 +85,7 @@ class Settings:
     container: str = "auto"
     container_args: tuple[str, ...] = ()
     preload: bool = True
+    secrets: str = ""
 
     @classmethod
     def read(cls, repo: Repo) -> Settings:
@@ -111,6 +113,9 @@ class Settings:
         except ValueError as error:
             raise UsageError(f"git config gitpipe.linger is {found['gitpipe.linger']!r}: use seconds") from error
         address = found.get("gitpipe.rayaddress", "")
+        secrets = os.path.expanduser(found.get("gitpipe.secrets", "") or str(default_folder()))
+        if not os.path.isabs(secrets):
+            raise UsageError(f"git config gitpipe.secrets is {secrets!r}: use the absolute path of a folder")
         return cls(
             found.get(PYTHON, ""),
             engine,
@@ -123,6 +128,7 @@ class Settings:
             container,
             container_args,
             preload == "auto",
+            secrets,
         )
 
 
@@ -244,6 +250,7 @@ class Project:
 
     def make_scheduler(self) -> Scheduler:
         """The scheduler with all that it needs; its executor is made for the first job, and anew for new settings."""
+        take_environment()
         made: list[tuple[Settings, Executor, JobRunner]] = []
         slots = self.blobs.cache / ".gitpipe-slots"
 
@@ -257,7 +264,9 @@ class Project:
             self.blobs.remote = remote_url(self.repo, now.remote)
             executor = open_executor(now.engine, now.ray_address, self.state / "ray")
             containers = Containers(now.container, now.container_args, self.journal)
-            settings = JobSettings(now.python, now.sandbox, self.state / "code", slots, containers, now.preload)
+            vault = Vault(Path(now.secrets))
+            code = self.state / "code"
+            settings = JobSettings(now.python, now.sandbox, code, slots, vault, containers, now.preload)
             jobs = JobRunner(
                 self.repo,
                 self.blobs,

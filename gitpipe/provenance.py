@@ -81,11 +81,12 @@ def made_for(branch: str, origin: Origin) -> bool:
     return origin.pipeline != "" and origin.pipeline == repo_of(branch)[0]
 
 
-def output_message(origin: Origin, processed: int, skipped: int) -> str:
+def output_message(origin: Origin, processed: int, skipped: int, recovered: int = 0) -> str:
     """The message of an output commit; the counts are against the pipeline's earlier commits (I4)."""
-    total = processed + skipped
+    total = processed + skipped + recovered
+    counts = f"{processed} processed, {skipped} skipped" + (f", {recovered} recovered" if recovered else "")
     lines = [
-        f"{origin.pipeline}: {processed} processed, {skipped} skipped of {total} datum{'' if total == 1 else 's'}",
+        f"{origin.pipeline}: {counts} of {total} datum{'' if total == 1 else 's'}",
         "",
         f"Pipeline: {origin.pipeline}@{origin.version}",
         f"Job: {origin.job}",

@@ -28,6 +28,22 @@ HOST = "host"  # stands for the image where the host's programs run
 
 
 @dataclass(frozen=True, slots=True)
+class SecretUse:
+    """What a pipeline does with a secret, never its value: the value of `key` goes into the variable `env_var`, or
+    appears as a file of that name in the folder `mount_path`, which without `key` has all keys."""
+
+    name: str
+    key: str = ""
+    mount_path: str = ""
+    env_var: str = ""
+
+    def to_dict(self) -> dict[str, str]:
+        """Without what is left at its default."""
+        values = {"name": self.name, "key": self.key, "mount_path": self.mount_path, "env_var": self.env_var}
+        return {name: value for name, value in values.items() if value}
+
+
+@dataclass(frozen=True, slots=True)
 class Transform:
     """What runs on a datum: `cmd`, or the Python callable `python` (``module:function``), never both.
 
@@ -44,6 +60,7 @@ class Transform:
     err_cmd: tuple[str, ...] = ()
     err_stdin: tuple[str, ...] = ()
     python: str = ""
+    secrets: tuple[SecretUse, ...] = ()
 
     @property
     def container_image(self) -> str:
@@ -58,6 +75,7 @@ class Transform:
             "stdin": list(self.stdin),
             "python": self.python,
             "env": dict(self.env),
+            "secrets": [secret.to_dict() for secret in self.secrets],
             "working_dir": self.working_dir,
             "accept_return_code": list(self.accept_return_code),
             "err_cmd": list(self.err_cmd),
@@ -95,7 +113,7 @@ class Spec:
         datum_timeout, job_timeout: seconds.
         commits: ``every``, ``newest``, or "" for what the repository says.
         requests, limits: of each worker; no result depends on them.
-        ignored: fields that were given and have no meaning here (``pod_spec``, ``transform.secrets``), sorted.
+        ignored: fields that were given and have no meaning here (``pod_spec``, ``transform.user``), sorted.
     """
 
     name: str
@@ -286,6 +304,7 @@ def _transform(form: TransformForm) -> Transform:
         err_cmd=tuple(form.err_cmd),
         err_stdin=tuple(form.err_stdin),
         python=form.python or "",
+        secrets=tuple(SecretUse(**each.model_dump()) for each in form.secrets),
     )
 
 

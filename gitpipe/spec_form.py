@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import posixpath
 import re
 from datetime import datetime, timezone
 from typing import Annotated, Any, ClassVar, Literal
@@ -35,6 +36,8 @@ from gitpipe.spec_text import Path, snake
 MAX_DEPTH = 40  # objects and lists in each other; a cross in a cross takes three
 Nested = (dict, list)
 RESERVED = ("__spec__", "HEAD")
+OCCUPIED = ("pfs", "code", "proc", "sys", "dev")
+"""Folders of a stage in which nothing else can be put."""
 
 
 class FieldError(Exception):
@@ -138,6 +141,29 @@ def _env_name(name: str) -> str:
     if not name or "=" in name:
         raise ValueError(f"{name!r} cannot be the name of an environment variable")
     return _text(name)
+
+
+def _secret_name(name: str) -> str:
+    """A word that can be a file's name, as in Kubernetes."""
+    if name and not re.match(r"(?!\.\.?\Z|\.\.)[A-Za-z0-9._-]{1,253}\Z", name):
+        raise ValueError(f"expected letters, digits, '.', '_' and '-', got {name!r}")
+    return name
+
+
+def _mount_path(path: str) -> str:
+    if not path:
+        return path
+    plain = posixpath.normpath(_text(path))
+    if not path.startswith("/") or ".." in path.split("/"):
+        raise ValueError(f"expected the absolute path of a folder, got {path!r}")
+    plain = "/" + plain.lstrip("/")
+    if plain == "/" or plain.split("/")[1] in OCCUPIED:
+        raise ValueError(f"expected a folder elsewhere than in /{', /'.join(OCCUPIED)}, got {path!r}")
+    return plain
+
+
+def _variable(name: str) -> str:
+    return _env_name(name) if name else ""
 
 
 def _cpus(value: Any) -> Any:
@@ -247,6 +273,25 @@ class Named(Form):
     project: NotUsed = None
 
 
+class SecretForm(Form):
+    name: Annotated[str, Field(min_length=1), AfterValidator(_secret_name)] = Field(
+        description="The secret: a folder of that name in the folder that git config gitpipe.secrets names."
+    )
+    key: Annotated[str, AfterValidator(_secret_name)] = Field("", description="Which of its values: a file in there.")
+    mount_path: Annotated[str, AfterValidator(_mount_path)] = Field(
+        "", description="The folder in which it appears as a file; without key, all of the secret's keys do."
+    )
+    env_var: Annotated[str, AfterValidator(_variable)] = Field(
+        "", description="The environment variable that holds the value of key."
+    )
+
+    @validator(mode="after")
+    def _of_a_key(self) -> SecretForm:
+        if self.env_var and not self.key:
+            raise _field_error("key", "is missing: env_var holds the value of one key")
+        return self
+
+
 class TransformForm(Form):
     refused: ClassVar[dict[str, str]] = {
         "datum_batching": "datum batching is not supported; one run of the command gets one datum",
@@ -257,7 +302,8 @@ class TransformForm(Form):
         description="The program and its arguments, read by no shell; without, the image's ENTRYPOINT.",
     )
     stdin: list[Text] = Field([], description="Lines for the program's standard input, such as commands for sh.")
-    env: dict[EnvName, Text] = Field({}, description="Environment variables.")
+    env: dict[EnvName, Text] = Field({}, description="Environment variables; recorded in git, so no place for secrets.")
+    secrets: list[SecretForm] = Field([], description="Values from outside git, see docs/secrets.md.")
     image: Text = Field(
         "", description="A container image, for podman or docker; its id is part of a datum's identity."
     )
@@ -265,14 +311,15 @@ class TransformForm(Form):
     accept_return_code: list[Annotated[Whole, Field(ge=0, le=255)]] = Field(
         [], description="Exit statuses that count as success, beside 0."
     )
-    err_cmd: list[Text] = []
-    err_stdin: list[Text] = []
+    err_cmd: list[Text] = Field(
+        [], description="What runs where cmd failed; if it ends well, the job goes on without that datum."
+    )
+    err_stdin: list[Text] = Field([], description="Lines for the standard input of err_cmd.")
     python: Annotated[str, AfterValidator(_callable)] | None = Field(
         None, description="A Python callable in the pipeline's code, module:function, in place of cmd."
     )
     user: NotUsed = None
     debug: NotUsed = None
-    secrets: NotUsed = None
     image_pull_secrets: NotUsed = None
     dockerfile: NotUsed = None
     build: NotUsed = None

@@ -167,7 +167,7 @@ class CommitDiff:
 class DatumGroup:
     """Datums of a job that had the same lot, for the same reason."""
 
-    state: str  # ran, skipped, failed, running, queued, not run, vanished
+    state: str  # ran, skipped, failed, recovered, running, queued, not run, vanished
     why: tuple[str, ...]  # "model/model.joblib changed"
     count: int
     datums: tuple[tuple[str, str], ...]  # (id, of what)
@@ -262,6 +262,7 @@ class JobInfo:
     ran_in: tuple[dict[str, Any], ...] | None = None  # see `gitpipe.record.Records.read`; None: not asked
     image: str = ""  # that the spec names
     image_id: str = ""  # what it stood for ("sha256:..."), or "host" where it was not used
+    recovered: int = 0  # datums that failed, and err_cmd made good for it: they have no output
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,7 +277,7 @@ class DatumFile:
 class DatumInfo:
     id: str
     job: str
-    state: str  # success, skipped, failed, running, queued, or, where the job ended before: not run
+    state: str  # success, skipped, failed, recovered, running, queued, or, where the job ended before: not run
     files: str  # what it is of, worded: "attributes:/1.csv, model:/"
     tries: int = 0
     seconds: float | None = None  # of the last try; None where this job did not run it
@@ -407,6 +408,7 @@ class Progress:
     skipped: int
     failed: int
     total: int
+    recovered: int = 0
 
 
 def few(described: str) -> str:

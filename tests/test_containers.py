@@ -18,7 +18,7 @@ from stagekit import Kit, processes_with, seconds
 
 from gitpipe.errors import StageFailed, UsageError
 from gitpipe.executors.host import Host
-from gitpipe.stage import Image, Result, Task, container
+from gitpipe.stage import Image, Result, Secret, Task, container
 from gitpipe.stage.container import LABEL, MARK, Containers, said_last
 from gitpipe.stage.sandbox import inherited_environment
 from gitpipe.stage.slot import sweep
@@ -163,6 +163,17 @@ def test_a_stage_runs_in_its_image(kit: Kit, image: Image) -> None:
     assert not {"home", "root", "usr", "work"} & set(said)
     assert result.environment["sandbox"] == "podman"
     assert os.stat(kit.cache / result.outputs[0][1][:2] / result.outputs[0][1][2:]).st_uid == os.getuid()
+
+
+def test_secrets_and_err_cmd(kit: Kit, image: Image) -> None:
+    """A variable comes with the request, in no argument of the engine's; err_cmd runs in the same container."""
+    given = (Secret(b"hunter2", env_var="PW"),)
+    err_cmd = ("sh", "-c", "cat /pfs/out/left; echo $PW; cat /proc/1/environ; cat /proc/1/cmdline")
+    result = kit.sh("echo left > /pfs/out/left; echo $PW; exit 3", image=image, secrets=given, err_cmd=err_cmd)
+    assert result.recovered and result.error == "exit status 3" and not result.outputs
+    assert result.log.startswith(b"***\nleft\n***\n") and result.log.count(b"***") == 2
+    with pytest.raises(StageFailed, match="has a container in its place, or use env_var"):
+        kit.sh("true", image=image, secrets=(Secret(b"hunter2", path="/secrets/key"),))
 
 
 def test_one_container_runs_many_datums_and_mixes_none(kit: Kit, image: Image) -> None:

@@ -23,6 +23,7 @@ PAGES = [
     "README.md",
     "docs/commands.md",
     "docs/pre-commit.md",
+    "docs/secrets.md",
     *sorted(f"docs/walkthroughs/{path.name}" for path in (ROOT / "docs/walkthroughs").glob("*.md")),
 ]
 NEEDS = re.compile(r"^<!-- needs: (\S+) -->$", re.MULTILINE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import signal
@@ -18,7 +19,7 @@ from gitpipe.executors import Executor, open_executor
 from gitpipe.executors.auto import AutoExecutor
 from gitpipe.executors.local import LocalExecutor
 from gitpipe.executors.ray import RayExecutor
-from gitpipe.stage import Result, Stage, Task
+from gitpipe.stage import Result, Secret, Stage, Task
 
 COPY = "cp /pfs/in/* /pfs/out/"
 
@@ -229,6 +230,32 @@ def test_ray_node_without_our_files(kit: Kit, on_ray: RayExecutor) -> None:
     assert {path: len(data) for path, data in kit.contents(result).items()} == {"x": 40_000_000, "big": 40_000_000}
     assert list(kit.slots.iterdir()) == []
     next(iter(apart._hosts.values())).close()
+
+
+@pytest.mark.skipif(not HAS_SANDBOX, reason="bubblewrap does not work here")
+def test_secrets_on_ray(kit: Kit, on_ray: RayExecutor) -> None:
+    """They come with the stage, in the log they are not, nor in any file or process of Ray's, also when it fails."""
+    value = f"hunter2-{os.getpid()}-{time.time_ns()}".encode()
+    secrets = (Secret(value, env_var="PW"), Secret(value, path="/secrets/db/key"))
+    script = 'env; cat /secrets/db/key; [ $(cat /secrets/db/key) = "$PW" ] && [ ! -e /pfs/in/f1 ]'
+    stage = kit.stage("sh", "-c", script, secrets=secrets)
+    found = {result.datum: result for result in on_ray.run(stage, tasks(kit, 2), 2)}
+    assert found["d0"].ok and not found["d1"].ok, found
+    for result in found.values():
+        assert b"PW=***\n" in result.log and result.log.endswith(b"***")
+    bare = kit.stage("true", sandbox="none", secrets=secrets)
+    with pytest.raises(StageFailed, match="mount_path, which needs the sandbox") as error:
+        list(on_ray.run(bare, tasks(kit, 1), 1))
+    assert value not in repr((found, error.value, stage)).encode()
+    files = [path for path in Path("/tmp").glob(f"gitpipe-ray-{os.getpid()}-*/**/*") if path.is_file()]
+    assert any(path.suffix == ".log" for path in files)
+    for path in files:
+        with contextlib.suppress(OSError):  # gone meanwhile
+            assert value not in path.read_bytes(), path
+    for process in Path("/proc").glob("[0-9]*"):
+        for name in ("cmdline", "environ"):
+            with contextlib.suppress(OSError):
+                assert value not in (process / name).read_bytes()
 
 
 def test_ray_actor_and_raylet_killed(kit: Kit, on_ray: RayExecutor) -> None:

@@ -22,7 +22,7 @@ datum globs provenance scan stage views
 blobs drawing executors inputs joblog journal repo spec_text
 spec_form
 spec
-datatree datumindex glance graph kept places record uploads
+datatree datumindex glance graph kept places record uploads vault
 dag
 pipelines workdata
 datums differences reconcile standing trail

@@ -50,7 +50,7 @@ def list_job(
     limit: Annotated[int | None, typer.Option("--limit", "-n", min=1, max=MANY, help="At most so many jobs.")] = None,
     raw: Raw = False,
 ) -> None:
-    """List the jobs, the newest first; progress is processed + skipped / total datums."""
+    """List the jobs, the newest first; progress is processed + skipped (+ recovered) / total datums."""
     show.many(project().jobs.list(pipeline, limit), show.JOB, as_json=raw)
 
 

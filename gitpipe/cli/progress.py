@@ -78,14 +78,14 @@ class JobProgress:
         self._bars.update(
             self._tasks[job.job],
             total=job.total or None,
-            completed=job.done + job.skipped + job.failed,
-            state=f"{show.progress(job.done, job.skipped, job.total)} {job.state}",
+            completed=job.done + job.skipped + job.failed + job.recovered,
+            state=f"{show.progress(job.done, job.skipped, job.recovered, job.total)} {job.state}",
         )
 
 
 def ended(job: JobInfo) -> Progress:
     """The progress of a job that has ended."""
-    return Progress(job.id, job.pipeline, job.state, job.processed, job.skipped, job.failed, job.total)
+    return Progress(job.id, job.pipeline, job.state, job.processed, job.skipped, job.failed, job.total, job.recovered)
 
 
 def job_bars() -> Bars:

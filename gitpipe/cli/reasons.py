@@ -26,7 +26,7 @@ T = TypeVar("T")
 MOST_FILES, MOST_GROUPS, MOST_DATUMS, MOST_FIELDS = 5, 6, 2, 8
 MAX_TEXT = 300
 ARROW = " → "
-ORDER = ("failed", "running", "ran", "queued", "not run", "skipped", "vanished")
+ORDER = ("failed", "recovered", "running", "ran", "queued", "not run", "skipped", "vanished")
 
 
 def lines(found: Iterator[str]) -> Iterator[str]:

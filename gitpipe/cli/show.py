@@ -118,9 +118,9 @@ def refs(commits: Iterable[CommitRef]) -> str:
     return "  ".join(map(str, commits))
 
 
-def progress(processed: int, skipped: int, total: int) -> str:
-    """``processed + skipped / total``, in datums."""
-    return f"{processed} + {skipped} / {total}"
+def progress(processed: int, skipped: int, recovered: int, total: int) -> str:
+    """``processed + skipped / total``, in datums; ``processed + skipped + recovered / total`` where some were."""
+    return f"{processed} + {skipped}{f' + {recovered}' if recovered else ''} / {total}"
 
 
 # ---------------------------------------------------------------- JSON
@@ -186,7 +186,7 @@ JOB: Columns = (
     ("STARTED", lambda j: ago(j.started)),
     ("DURATION", lambda j: job_duration(j)),
     ("RESTART", lambda j: str(j.restarts)),
-    ("PROGRESS", lambda j: progress(j.processed, j.skipped, j.total)),
+    ("PROGRESS", lambda j: progress(j.processed, j.skipped, j.recovered, j.total)),
     ("DL", lambda j: size(j.bytes_in)),
     ("UL", lambda j: size(j.bytes_out)),
     ("STATE", lambda j: j.state),
@@ -424,7 +424,8 @@ def job_details(job: JobInfo) -> Iterator[str]:
         ("Started", ago(job.started)),
         ("Duration", job_duration(job)),
         ("Restarts", str(job.restarts)),
-        ("Progress", progress(job.processed, job.skipped, job.total)),
+        ("Progress", progress(job.processed, job.skipped, job.recovered, job.total)),
+        ("Recovered datums", str(job.recovered) if job.recovered else ""),
         ("Failed datums", str(job.failed) if job.failed else ""),
         ("Download", size(job.bytes_in)),
         ("Upload", size(job.bytes_out)),
@@ -499,7 +500,7 @@ def log_message(line: LogLine) -> str:
 def progress_line(job: Progress | JobInfo) -> str:
     """``model: 1 + 0 / 1 success``."""
     processed = job.done if isinstance(job, Progress) else job.processed
-    return f"{job.pipeline}: {progress(processed, job.skipped, job.total)} {job.state}"
+    return f"{job.pipeline}: {progress(processed, job.skipped, job.recovered, job.total)} {job.state}"
 
 
 # ---------------------------------------------------------------- lineage

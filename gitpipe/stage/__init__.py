@@ -11,6 +11,15 @@ from pathlib import Path
 
 
 @dataclass(frozen=True, slots=True)
+class Secret:
+    """A value that one stage gets, in the variable `env_var` or as the file `path`; shown to nobody else."""
+
+    value: bytes = field(repr=False)
+    env_var: str = ""
+    path: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Image:
     """A container image as an engine has it.
 
@@ -51,6 +60,11 @@ class Stage:
         image: the container image that it runs in; None: with the host's programs.
         callable: ``module:function`` in the code tree, called in place of `cmd`, which is empty then.
         preload: whether Python scripts may be run by forks of an interpreter that has done their imports.
+        err_cmd: argv of what runs, where a datum's last try failed, to say whether the job can do without it; () if
+            nothing does.
+        err_stdin: lines fed to it.
+        secrets: values that the code gets, and that are taken out of its log and of errors.
+        hidden: folders of the host that no stage is to see, where there is a sandbox.
         cpus, gpus, memory: what each worker needs for itself, the last in bytes; only Ray reserves them.
     """
 
@@ -70,6 +84,10 @@ class Stage:
     image: Image | None = None
     callable: str = ""
     preload: bool = True
+    err_cmd: tuple[str, ...] = ()
+    err_stdin: tuple[str, ...] = ()
+    secrets: tuple[Secret, ...] = field(default=(), repr=False)
+    hidden: tuple[str, ...] = ()
     cpus: float = 0.0
     gpus: int = 0
     memory: int = 0
@@ -92,11 +110,15 @@ class TaskInput:
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """One datum to run: its id, its inputs, and the environment variables that belong to it alone."""
+    """One datum to run: its id, its inputs, and the environment variables that belong to it alone.
+
+    `last`: it is not tried again if it fails, so that ``err_cmd`` runs then.
+    """
 
     datum: str
     inputs: tuple[TaskInput, ...]
     env: tuple[tuple[str, str], ...] = ()
+    last: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +128,7 @@ class Result:
     Attributes:
         outputs: (path below ``/pfs/out``, md5, bytes), sorted by path; the blobs are in the cache, not yet synced.
         error: "" on success, else one line (``exit status 1``, ``/pfs/out/x is a socket`` …).
+        recovered: it failed (`error`), and ``err_cmd`` said that this does not matter: there is no output of it.
         log: stdout and stderr of the user's code, interleaved, at most `MAX_LOG` bytes (head and tail kept).
         bytes_in, bytes_out: sizes of the input files and of the outputs.
         seconds: wall time of the user's code.
@@ -127,6 +150,7 @@ class Result:
     lost: bool = False
     no_space: bool = False
     note: str = ""
+    recovered: bool = False
     environment: dict[str, str] = field(default_factory=dict)
 
     @property

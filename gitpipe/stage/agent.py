@@ -307,7 +307,7 @@ class Agent:
                 exclude[package] = why
             else:
                 self._cold = answer["refused"] if answer and "refused" in answer else "its Python cannot be kept"
-        return self._warm
+        return self._warm if wanted else None  # of two commands in turn, such as err_cmd, one may need a process
 
     def _start_warm(self, argv: "list[str]", env: "dict[str, str]", calls: bool) -> Warm:
         import socket

@@ -21,6 +21,7 @@ from urllib.parse import unquote, urlsplit
 
 from gitpipe.errors import StageFailed, UsageError
 from gitpipe.stage import Stage
+from gitpipe.stage.secret import folders
 from gitpipe.stage.syscalls import seccomp_filter
 
 MODES = ("auto", "none", "strict")
@@ -178,19 +179,25 @@ def _bwrap() -> str:
     return shutil.which("bwrap") or "bwrap"
 
 
-def bubblewrap(stage: Stage, pfs: str, env: dict[str, str], filter_fd: int) -> list[str]:
+def bubblewrap(stage: Stage, pfs: str, env: dict[str, str], filter_fd: int, mounts: Sequence[str] = ()) -> list[str]:
     """The command line, up to and with ``--``, of a sandbox whose ``/pfs`` is the folder `pfs` (it has ``out/``).
 
     Args:
         env: the environment that the stage will have; folders that it names are made visible.
         filter_fd: what `open_filter` gave, to be inherited by the process.
+        mounts: arguments that make the files of the stage's secrets appear.
     """
     masks = masked(stage)
+    secret = folders(stage.secrets)
+    split = _to_split(secret, masks)
     shown = _visible(stage.python, env, masks)
     binds = [text for path in shown for text in ("--ro-bind-try", path, path)]
     for link in _links_to(stage.python):
         if is_masked(link, masks) and not is_masked(link, shown):
             binds += ["--symlink", os.readlink(link), link]
+    hidden = [path for path in stage.hidden if os.path.isdir(path)]
+    hidden = [path for path in hidden if not is_masked(path, masks) or is_masked(path, shown)]
+    binds += [text for path in hidden for text in ("--tmpfs", path)]
     _, before, filtered = _probe()
     pfs_mode = "--bind" if stage.writable_inputs else "--ro-bind"
     agent_at = "/run/gitpipe-agent.py"
@@ -200,18 +207,22 @@ def bubblewrap(stage: Stage, pfs: str, env: dict[str, str], filter_fd: int) -> l
         *_ISOLATE,
         *(["--unshare-net"] if stage.sandbox == "strict" else []),
         *_filtered([filter_fd] if filtered else []),
-        *_root(masks),
+        *_root(masks, split),
         *binds,
         *("--ro-bind", str(stage.code_dir), "/code"),
         *(pfs_mode, pfs, "/pfs", "--bind", f"{pfs}/out", "/pfs/out"),
         *("--ro-bind", AGENT, agent_at, "--ro-bind", WARM, WARM_INSIDE),
-        *_seal(masks),
+        *mounts,
+        *_seal((*secret, *hidden, *split, *masks)),
         *("--chdir", "/", "--", _real_interpreter(), "-I", "-S", agent_at),
     ]
 
 
-def _root(masks: Sequence[str]) -> list[str]:
-    """The host's top-level folders, read-only, on an empty root; those in `masks` are new and empty."""
+def _root(masks: Sequence[str], split: Sequence[str] = ()) -> list[str]:
+    """The host's top-level folders, read-only, on an empty root; those in `masks` are new and empty.
+
+    The folders `split` are new, too, with all in them that the host's have: what they lack can be added.
+    """
     argv = ["--tmpfs", "/"]
     for entry in sorted(os.scandir("/"), key=lambda e: e.name):
         if entry.name in _SPECIAL:
@@ -220,6 +231,19 @@ def _root(masks: Sequence[str]) -> list[str]:
             argv += ["--symlink", os.readlink(entry.path), entry.path]
         else:
             argv += ["--ro-bind-try", entry.path, entry.path]
+    for folder in split:
+        argv += ["--tmpfs", folder]
+        try:
+            entries = sorted(os.scandir(folder), key=lambda e: e.name)
+        except OSError as error:
+            raise StageFailed(
+                f"no secret can be mounted below {folder}: {error.strerror}; take another place"
+            ) from None
+        for entry in entries:
+            if entry.is_symlink():
+                argv += ["--symlink", os.readlink(entry.path), entry.path]
+            else:
+                argv += ["--ro-bind-try", entry.path, entry.path]
     # Files in memory are no process's: the kernel could not get back what they take by killing one.
     limit = ["--size", str(_memory() // 4)]
     argv += ["--proc", "/proc", "--dev", "/dev", *limit, "--tmpfs", "/dev/shm"]
@@ -233,6 +257,18 @@ def _root(masks: Sequence[str]) -> list[str]:
         if path:
             argv += ["--ro-bind-try", path, path]
     return argv
+
+
+def _to_split(wanted: Sequence[str], masks: Sequence[str]) -> list[str]:
+    """The folders of the host that lack the folders `wanted`, which nobody can make there: they are read-only."""
+    found = set()
+    for path in wanted:
+        there = path
+        while not os.path.isdir(there):
+            there = os.path.dirname(there)
+        if there not in (path, "/") and not is_masked(path, masks):
+            found.add(there)
+    return sorted(found)
 
 
 def _seal(masks: Sequence[str]) -> list[str]:

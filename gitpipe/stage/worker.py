@@ -6,6 +6,7 @@ which datums there are.
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import json
 import os
@@ -25,7 +26,8 @@ from typing import Any
 from gitpipe.errors import BadData, StageFailed
 from gitpipe.stage import MAX_LOG, Result, Stage, Task
 from gitpipe.stage import outputs as outputs_
-from gitpipe.stage.command import PathMap, hard_coding, prepare
+from gitpipe.stage import secret as secret_
+from gitpipe.stage.command import Command, PathMap, hard_coding, prepare
 from gitpipe.stage.container import Box, remove_left, said_last
 from gitpipe.stage.sandbox import (
     AGENT,
@@ -74,12 +76,26 @@ class Worker:
         self._engine = engine
         self._box = Box(stage, str(slot_dir)) if stage.image else None
         self._sandboxed = self._box is not None or detect(stage.sandbox) == "bubblewrap"
+        self._redact = secret_.Redactor(stage.secrets)
+        self._secret_env = secret_.environment(stage.secrets)  # in requests only: not in the agent's own, nor bwrap's
+        if (self._box or not self._sandboxed) and any(secret.path for secret in stage.secrets):
+            lack = "has a container in its place" if self._box else "is not there: install bubblewrap"
+            raise StageFailed(
+                f"pipeline {stage.pipeline} has a secret with mount_path, which needs the sandbox, and that {lack}, or"
+                " use env_var"
+            )
         self._slot = Slot(str(slot_dir))
         self._cache = str(stage.cache_dir)
         self._copies = stage.writable_inputs or not self._sandboxed
         self._alias = ""
         self._paths = PathMap() if self._sandboxed else self._real_paths()
         self._command = self._box.command if self._box else prepare(stage, self._paths, self._sandboxed)
+        self._rescue: Command | None = None
+        if stage.err_cmd:
+            # A Python that is kept is there for the command; what handles errors is a process of its own.
+            handler = dataclasses.replace(stage, cmd=stage.err_cmd, stdin=stage.err_stdin, callable="", preload=False)
+            box = Box(handler, str(slot_dir)) if self._box else None
+            self._rescue = box.command if box else prepare(handler, self._paths, self._sandboxed)
         self._env = self._environment(inherited_environment() if environ is None else environ)
         self._way = ""
         self._agent: _Agent | None = None
@@ -119,9 +135,12 @@ class Worker:
     def _run(self, task: Task, agent: _Agent) -> Result:
         try:
             bytes_in = self._slot.place(task, self._cache, self._copies)
-            answer, log = agent.ask(self._request(task))
-            self._way = answer.get("way") or self._way
+            answer, log = self._ask(agent, task, self._command)
+            self._way = self._redact.text(answer.get("way") or self._way)
             error = self._verdict(answer, log)
+            recovered, full = False, error.endswith(_FULL)
+            if error and not full and task.last and self._rescue is not None:  # a full disk is the machine's failure
+                recovered, error, log = self._recover(task, agent, self._rescue, error, log)
             outputs = () if error else self._collect(task)
             if not error and not outputs and not self._sandboxed and hard_coding(self._stage):
                 # It looked for its input where nothing is: an empty result would be a wrong one.
@@ -138,7 +157,8 @@ class Worker:
             task,
             outputs=outputs,
             error=error,
-            no_space=error.endswith(_FULL),
+            recovered=recovered,
+            no_space=full,
             log=log,
             exit_code=answer.get("code"),
             bytes_in=bytes_in,
@@ -146,10 +166,24 @@ class Worker:
             seconds=float(answer.get("seconds", 0.0)),
         )
 
-    def _result(self, task: Task, **fields: Any) -> Result:
+    def _recover(self, task: Task, agent: _Agent, rescue: Command, error: str, log: bytes) -> tuple[bool, str, bytes]:
+        """Run ``err_cmd`` after the command, with all as that left it: (recovered, error, both logs)."""
+        answer, said = self._ask(agent, task, rescue)
+        verdict = self._verdict(answer, said)
+        said = said[-(MAX_LOG // 2) :]
+        log = log[: MAX_LOG - len(said)] + said
+        return not verdict, f"{error}; err_cmd: {verdict}" if verdict else error, log
+
+    def _ask(self, agent: _Agent, task: Task, command: Command) -> tuple[dict[str, Any], bytes]:
+        """Have one command run; (answer, what it printed but for secrets)."""
+        answer, log = agent.ask(self._request(task, command))
+        return answer, self._redact.log(log)
+
+    def _result(self, task: Task, *, error: str = "", **fields: Any) -> Result:
         if self._way != self._place.get("runtime", ""):
             self._place = {**self._place, "runtime": self._way}
-        return Result(task.datum, note=self._command.note, environment=self._place, **fields)
+        error = self._redact.text(error)
+        return Result(task.datum, error=error, note=self._command.note, environment=self._place, **fields)
 
     def _look(self) -> dict[str, str]:
         """What it runs in."""
@@ -179,19 +213,19 @@ class Worker:
         except (OSError, RecursionError):
             self.close()
 
-    def _request(self, task: Task) -> dict[str, Any]:
+    def _request(self, task: Task, command: Command) -> dict[str, Any]:
         own = {name: self._paths.rewrite(value) for name, value in task.env}
-        command = self._command
+        env = {**self._env, **self._secret_env}
         way, warm = command.way, None
         if command.keep:
-            early = next((name for name in own if name in self._env or name.startswith(_EARLY)), "")
+            early = next((name for name in own if name in env or name.startswith(_EARLY)), "")
             if early and command.argv:
                 way = f"the input's name {early} means something to Python when it starts"
             else:
-                warm = self._kept(task, own)
+                warm = self._kept(task, command, env, own)
         return {
             "argv": command.argv,
-            "env": {**self._env, **own},
+            "env": {**env, **own},
             "cwd": command.cwd,
             "stdin": command.stdin,
             "timeout": self._stage.timeout,
@@ -199,8 +233,8 @@ class Worker:
             "warm": warm,
         }
 
-    def _kept(self, task: Task, own: dict[str, str]) -> dict[str, Any]:
-        """The part of a request that is for a Python that is kept."""
+    def _kept(self, task: Task, command: Command, env: dict[str, str], own: dict[str, str]) -> dict[str, Any]:
+        """The part of a request that is for a Python that is kept: `env` is what it starts with, `own` the datum's."""
         request: dict[str, Any] = {"env": own}
         if self._stage.callable:
             matches: dict[str, str] = {}
@@ -210,8 +244,8 @@ class Worker:
                 matches[item.name] = path if item.name not in matches else f"/pfs/{item.name}"
             request["inputs"] = {name: self._paths.rewrite(path) for name, path in matches.items()}
             request["out"] = self._paths.rewrite("/pfs/out")
-        argv = [*self._command.keep, WARM_INSIDE if self._sandboxed else WARM]
-        return {"argv": argv, "env": self._env, "setup": self._command.setup, "request": request}
+        argv = [*command.keep, WARM_INSIDE if self._sandboxed else WARM]
+        return {"argv": argv, "env": env, "setup": command.setup, "request": request}
 
     def _verdict(self, answer: dict[str, Any], log: bytes) -> str:
         """Why the datum failed, in one line, or ""."""
@@ -273,9 +307,10 @@ class Worker:
         if not self._sandboxed:
             argv = [*EXPENDABLE, interpreter, "-I", "-S", AGENT, "outside", *more]
             return _Agent(argv, self._env, stderr, pipeline)
-        with open_filter() as fd:
-            argv = [*EXPENDABLE, *bubblewrap(self._stage, self._slot.pfs, self._env, fd), "inside", *more]
-            return _Agent(argv, self._env, stderr, pipeline, (fd,))
+        with open_filter() as fd, secret_.mounts(self._stage.secrets) as (mounts, files):
+            sandbox = bubblewrap(self._stage, self._slot.pfs, self._env, fd, mounts)
+            argv = [*EXPENDABLE, *sandbox, "inside", *more]
+            return _Agent(argv, self._env, stderr, pipeline, (fd, *files))
 
     @property
     def stage(self) -> Stage:

@@ -512,6 +512,11 @@ class JobRunner:
             elif entry.mode in (BLOB, EXE):
                 place.write_bytes(self.repo.blob(entry.sha))
                 place.chmod(0o555 if entry.mode == EXE else 0o444)
+        if not any(scratch.iterdir()):
+            # A folder takes the place of one that is empty, in which another job's sandbox may be at work.
+            scratch.rmdir()
+            target.mkdir(exist_ok=True)
+            return target
         # Once it has its name nobody looks into it: after a power failure an empty script would pass for this one.
         syncfs(scratch)
         try:

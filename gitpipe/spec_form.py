@@ -38,6 +38,8 @@ Nested = (dict, list)
 RESERVED = ("__spec__", "HEAD")
 OCCUPIED = ("pfs", "code", "proc", "sys", "dev")
 """Folders of a stage in which nothing else can be put."""
+SYSTEM = frozenset("bin sbin lib lib32 lib64 libx32 usr etc opt var run nix gnu".split())  # noqa: SIM905
+"""Folders below which something can be put, but not in their place."""
 
 
 class FieldError(Exception):
@@ -159,10 +161,14 @@ def _mount_path(path: str) -> str:
     plain = "/" + plain.lstrip("/")
     if plain == "/" or plain.split("/")[1] in OCCUPIED:
         raise ValueError(f"expected a folder elsewhere than in /{', /'.join(OCCUPIED)}, got {path!r}")
+    if plain[1:] in SYSTEM:
+        raise ValueError(f"{plain} is full of what every program needs: expected a folder below it, got {path!r}")
     return plain
 
 
 def _variable(name: str) -> str:
+    if name in ("PATH", "HOME", "TMPDIR") or name.startswith(("PACH_", "GITPIPE_")):
+        raise ValueError(f"{name} is set by gitpipe itself: expected a variable of the stage's own")
     return _env_name(name) if name else ""
 
 

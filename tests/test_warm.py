@@ -544,7 +544,7 @@ def test_a_callable_that_fails(kit: Kit, sandbox: str) -> None:
     )
     assert worker.run(kit.task({"exit": b""})).ok, "accept_return_code counts"
     assert worker.run(kit.task({"message": b""})).log == b"because\n"
-    for name, said in (("gone", "killed by"), ("killed", "killed by"), ("slow", "timed out after 5 s")):
+    for name, said in (("gone", "exit status 9"), ("killed", "killed by SIGKILL"), ("slow", "timed out after 5 s")):
         assert worker.run(kit.task({name: b""})).error.startswith(said), name
         assert worker.run(kit.task({"good": b""})).ok, f"after {name} it is called in a new interpreter"
 
@@ -581,3 +581,74 @@ def test_other_pythons_are_kept_as_well(kit: Kit, tmp_path: Path) -> None:
     result = kit.worker(kit.stage("python", "s.py", python=python)).run(kit.task())
     assert result.log.decode().split() == [str(tmp_path / "venv"), python]
     assert result.environment["runtime"].startswith(FORKED)
+
+
+@both
+def test_what_a_callable_leaves_running_is_ended(kit: Kit, sandbox: str) -> None:
+    """A child that was killed is its parent's to ask for, which a kept Python may never do."""
+    sleeper = seconds(5252)
+    worker = call(
+        kit,
+        "stages:f",
+        f"""
+        import os, subprocess
+        def f(inputs, out):
+            (out / "x").write_text(str(os.getpid()))
+            subprocess.Popen(["sleep", "{sleeper}"], start_new_session=True)
+            subprocess.Popen(["sleep", "{sleeper}"])
+            if not os.fork():
+                os._exit(2)
+        """,
+        sandbox=sandbox,
+        timeout=60.0,
+    )
+    made = []
+    for _ in range(3):
+        result = worker.run(kit.task())
+        assert result.ok, result
+        assert processes_with(sleeper) == []
+        made.append(kit.contents(result))
+    assert made[0] == made[1] == made[2], "it is one interpreter that is called"
+
+
+def test_how_a_callable_crashed(kit: Kit) -> None:
+    worker = call(
+        kit,
+        "stages:f",
+        """
+        import ctypes, os, signal
+        def f(inputs, out):
+            (name,) = os.listdir(inputs["in"])
+            {"read": lambda: ctypes.string_at(0), "deaf": lambda: os.closerange(3, 100),
+             "gone": lambda: os._exit(0)}.get(name, lambda: None)()
+        """,
+    )
+    assert worker.run(kit.task({"read": b""})).error == "killed by SIGSEGV"
+    for name in ("deaf", "gone"):
+        assert worker.run(kit.task({name: b""})).error == "exit status 1"
+        assert worker.run(kit.task({"good": b""})).ok
+
+
+@needs_sandbox
+@pytest.mark.parametrize(
+    "harm",
+    [
+        "rm -rf ~; ln -s /pfs/out ~",
+        "rm -rf ~; ln -s /etc ~",
+        "rmdir ~; echo x > ~",
+        "chmod 0 ~",
+        "chmod 0 /tmp",
+        "chmod 0 /pfs/out",
+        "chmod -R a-w /pfs/out",
+        "chmod 0 /dev/shm /var/tmp",
+    ],
+)
+def test_each_datum_finds_its_folders_anew(kit: Kit, harm: str) -> None:
+    script = f"""
+        set -e; test -z "$(ls -A ~)"; test -z "$(ls -A /pfs/out)"; test ! -L ~; test -d ~; touch ~/a /tmp/b /dev/shm/c /var/tmp/d
+        cp /pfs/in/* /pfs/out; rm -r ~/a; {harm}"""
+    worker = kit.worker(kit.stage("sh", "-c", script))
+    for name in ("one", "two", "three"):
+        result = worker.run(kit.task({name: b"1"}))
+        assert result.ok, result
+        assert kit.contents(result) == {name: b"1"}

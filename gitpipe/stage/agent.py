@@ -18,6 +18,7 @@ import json
 import os
 import select
 import signal
+import stat
 import sys
 import time
 
@@ -100,21 +101,22 @@ def explain(name: str, error: OSError) -> str:
     return f"cannot start {name}: {error.strerror or error}"
 
 
-def children() -> "list[int]":
-    """The direct children of this process."""
+def children(of: int = 0) -> "list[int]":
+    """The direct children of a process, by default of this one."""
+    of = of or os.getpid()
     try:
         found = []
-        for task in os.listdir("/proc/self/task"):
-            with open(f"/proc/self/task/{task}/children") as file:
+        for task in os.listdir(f"/proc/{of}/task"):
+            with open(f"/proc/{of}/task/{task}/children") as file:
                 found += [int(pid) for pid in file.read().split()]
         return found
     except OSError:
-        return children_by_stat()
+        return children_by_stat(of)
 
 
-def children_by_stat() -> "list[int]":
+def children_by_stat(of: int) -> "list[int]":
     """The same where the kernel keeps no list of children; none without /proc."""
-    me, found = str(os.getpid()), []
+    me, found = str(of), []
     for name in os.listdir("/proc") if os.path.isdir("/proc") else ():
         if name.isdigit():
             with contextlib.suppress(OSError, IndexError), open(f"/proc/{name}/stat") as file:
@@ -130,7 +132,7 @@ class Warm:
         way: how it runs things, for the record.
         busy: whether it was asked for something that is not done yet.
         child: the process that it has forked for that, as far as it is known.
-        limits: what it had when it was ready to fork; empty where it calls, since user code may change its own.
+        limits: what it had when it was ready.
     """
 
     def __init__(self, pid: int, connection: "socket.socket", calls: bool) -> None:
@@ -415,11 +417,21 @@ class Agent:
                             return status
                 elif warm is not None and fd == warm.fileno():
                     message = warm.receive()
-                    if message is None:  # the script, or somebody else, has killed the Python that is kept
-                        self._drop_warm()
-                        return int(signal.SIGKILL)
+                    if message is None:  # the script, or somebody else, has ended the Python that is kept
+                        return self._fate(warm)
                     if "status" in message:
                         return int(message["status"])
+
+    def _fate(self, warm: Warm) -> int:
+        """The wait status of a Python that is kept no more."""
+        deadline = time.monotonic() + 1.0
+        status = None
+        while status is None and time.monotonic() < deadline:
+            status = reap_until(warm.pid)
+            time.sleep(0.001)
+        self._drop_warm()
+        # It was to answer: an end by itself is none, whatever its status says; for a fork it is somebody's kill.
+        return status if status and warm.calls else int(signal.SIGKILL) if not warm.calls else 1 << 8
 
     def give_up(self) -> None:
         """The other side is gone: take all processes along."""
@@ -467,9 +479,19 @@ class Agent:
                 kill_all(children())
             return has_children()
         spared = (os.getpid(), self._warm.pid)
-        others = [pid for pid in (processes() if self._inside else children()) if pid not in spared]
+        found = processes() if self._inside else [*children(), *children(self._warm.pid)]
+        others = [pid for pid in found if pid not in spared and lives(pid)]
         kill_all(others)
         return bool(others)
+
+
+def lives(pid: int) -> bool:
+    """Whether a process has not ended.  One that has may be there still: its parent, a kept Python, has not asked."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] not in ("Z", "X")
+    except OSError:
+        return False
 
 
 def kill_all(pids: "list[int]") -> None:
@@ -547,11 +569,22 @@ def empty_temporary() -> None:
     """Leave nothing of one datum for the next: it would be an input that no record shows."""
     for folder in TEMPORARY:
         with contextlib.suppress(OSError):
+            os.chmod(folder, 0o1777)  # root without its capabilities may have shut itself out
             for name in os.listdir(folder):
                 path = os.path.join(folder, name)
                 if path != HOME:
                     remove(path)
+    make_home()
+
+
+def make_home() -> None:
+    """An empty folder, whatever a command has put in its place: a link would lead to its outputs, say."""
     with contextlib.suppress(OSError):
+        if not stat.S_ISDIR(os.lstat(HOME).st_mode):
+            os.unlink(HOME)
+    with contextlib.suppress(OSError):
+        os.makedirs(HOME, exist_ok=True)
+        os.chmod(HOME, 0o755)
         for name in os.listdir(HOME):
             remove(os.path.join(HOME, name))
 
@@ -625,14 +658,14 @@ def main() -> None:
     os.dup2(null, 0)
     os.dup2(null, 1)
     os.umask(0o022)
+    if inside:
+        empty_temporary()  # before the agent takes note of what there is
     agent = Agent(inside, requests, replies, max_log)
     for number in (signal.SIGTERM, signal.SIGHUP):
         # Inside, process 1 is out of reach of all signals that it has no handler for; the sandbox's end is ours.
         signal.signal(number, signal.SIG_DFL if inside else lambda *_: agent.give_up())
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     prepare(inside, parent)
-    if inside:
-        os.makedirs(HOME, exist_ok=True)
     with contextlib.suppress(BrokenPipeError):
         agent.serve()
 

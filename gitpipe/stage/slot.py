@@ -98,6 +98,7 @@ class Slot:
         for name in os.listdir(self.pfs):
             if name == "out":
                 empty(self.out)
+                os.chmod(self.out, 0o755)  # in the sandbox root has no right to what it has shut itself out of
             else:
                 remove(f"{self.pfs}/{name}")
         empty(self.tmp)

@@ -311,6 +311,8 @@ class Forks:
             main.__file__ = self.script
             main.__loader__ = importlib.machinery.SourceFileLoader("__main__", self.script)
         sys.modules["__main__"] = main
+        if "__mp_main__" in sys.modules:  # multiprocessing's other name for it
+            sys.modules["__mp_main__"] = main
 
     def run(self) -> None:
         """Run the script to its end; what it raises is to reach the interpreter."""
@@ -370,6 +372,7 @@ class End:
             leave = ctypes.PyDLL(None).exit
         except (ImportError, OSError, AttributeError):
             return
+        atexit._clear()
         flush_files()  # first: a file that is freed in a cycle may be closed before what is to be written to it
         free(["__main__", *(name for name in sys.modules if name not in self.preloaded)])
         flush_files()
@@ -456,7 +459,9 @@ class Calls:
         try:
             if self._function is None:
                 self._function = self._load()
-            self._function(inputs, Path(request["out"]))
+            gave = self._function(inputs, Path(request["out"]))
+            if hasattr(gave, "__await__") or hasattr(gave, "send") or hasattr(gave, "asend"):
+                raise TypeError(f"{self._name} gave a {type(gave).__name__}: it has to be an ordinary function")
             status = 0
         except SystemExit as end:
             if end.code is not None and not isinstance(end.code, int):
@@ -472,6 +477,7 @@ class Calls:
             status = 1
         for name in request["env"]:
             os.environ.pop(name, None)
+        os.umask(0o022)
         flush()
         null = os.open(os.devnull, os.O_RDWR)
         for fd in (0, 1, 2):
@@ -481,7 +487,8 @@ class Calls:
 
     def _load(self) -> "Callable[..., object]":
         module, _, name = self._name.partition(":")
-        found: Any = importlib.import_module(module)
+        __import__(module)
+        found: Any = sys.modules[module]
         for part in name.split("."):
             found = getattr(found, part)
         return found() if isinstance(found, type) else found  # type: ignore[no-any-return]

@@ -190,6 +190,50 @@ def test_engines_by_name(tmp_path: Path) -> None:
 # --- Ray ---
 
 
+# Two Rays in one process do not get on, so these come before those that share one.
+
+
+def test_auto_begins_locally_and_goes_on_with_ray(kit: Kit, tmp_path: Path) -> None:
+    executor = AutoExecutor(None, tmp_path / "scratch")
+    engines: list[str] = []
+    try:
+        stage = kit.stage("sleep", "0.2")  # leaves the machine time to start Ray
+        list(executor.run(stage, tasks(kit, 1), 2))
+        assert executor.ray._thread is None  # one datum is no reason to start Ray
+
+        def source() -> Iterator[Task]:
+            end = time.monotonic() + 180
+            for number in itertools.count():
+                if engines.count("ray") > 3 or time.monotonic() > end:
+                    return
+                yield kit.task({"x": b"1"}, datum=f"d{number}")
+
+        for result in executor.run(stage, source(), 2):
+            assert result.ok, result
+            engines.append(result.environment["engine"])
+        assert engines[0] == "local" and engines[-1] == "ray", executor.warning
+        assert executor.warning == ""
+    finally:
+        executor.close()
+    assert list(kit.slots.iterdir()) == []
+
+
+def test_auto_goes_on_locally_where_ray_fails(kit: Kit, tmp_path: Path) -> None:
+    executor = AutoExecutor("nonsense://nowhere", tmp_path / "scratch")
+    try:
+
+        def source() -> Iterator[Task]:
+            yield from tasks(kit, 5)
+            while not executor.warning:
+                yield kit.task({"x": b"1"}, datum="more")
+
+        results = list(executor.run(kit.stage("true"), source(), 2))
+        assert {result.environment["engine"] for result in results} == {"local"}
+        assert "going on with workers of this machine" in executor.warning
+    finally:
+        executor.close()
+
+
 def test_ray_runs_the_same(kit: Kit, on_ray: RayExecutor, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GIT_DIR", "/nowhere")
     results = list(on_ray.run(kit.stage("sh", "-c", COPY), tasks(kit, 100), 10))
@@ -292,44 +336,3 @@ def kill_all(text: str) -> None:
 
 
 # --- auto ---
-
-
-def test_auto_begins_locally_and_goes_on_with_ray(kit: Kit, tmp_path: Path) -> None:
-    executor = AutoExecutor(None, tmp_path / "scratch")
-    engines: list[str] = []
-    try:
-        stage = kit.stage("sleep", "0.2")  # leaves the machine time to start Ray
-        list(executor.run(stage, tasks(kit, 1), 2))
-        assert executor.ray._thread is None  # one datum is no reason to start Ray
-
-        def source() -> Iterator[Task]:
-            end = time.monotonic() + 180
-            for number in itertools.count():
-                if engines.count("ray") > 3 or time.monotonic() > end:
-                    return
-                yield kit.task({"x": b"1"}, datum=f"d{number}")
-
-        for result in executor.run(stage, source(), 2):
-            assert result.ok, result
-            engines.append(result.environment["engine"])
-        assert engines[0] == "local" and engines[-1] == "ray", executor.warning
-        assert executor.warning == ""
-    finally:
-        executor.close()
-    assert list(kit.slots.iterdir()) == []
-
-
-def test_auto_goes_on_locally_where_ray_fails(kit: Kit, tmp_path: Path) -> None:
-    executor = AutoExecutor("nonsense://nowhere", tmp_path / "scratch")
-    try:
-
-        def source() -> Iterator[Task]:
-            yield from tasks(kit, 5)
-            while not executor.warning:
-                yield kit.task({"x": b"1"}, datum="more")
-
-        results = list(executor.run(kit.stage("true"), source(), 2))
-        assert {result.environment["engine"] for result in results} == {"local"}
-        assert "going on with workers of this machine" in executor.warning
-    finally:
-        executor.close()

@@ -731,7 +731,7 @@ def test_folders_of_other_tools(scratch: Path, python: Path, sealed: Path, sh: S
         sh("git config core.hooksPath .husky/_", scratch)
     assert snapshot(folder) == before
     hookplace.uninstall(Repo(training))
-    sh("git config --remove-section gitpipe", scratch)
+    sh("git config --remove-section gitpipe && git config --remove-section notes.gitpipe", scratch)
     assert not (scratch / ".git/gitpipe-hooks").exists() and snapshot(folder) == before
     assert (scratch / ".git/config").read_bytes() == config
 

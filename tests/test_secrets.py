@@ -87,6 +87,9 @@ def test_both_spellings_and_what_is_recorded() -> None:
         ({"name": "db", "mount_path": "secrets"}, "expected the absolute path of a folder"),
         ({"name": "db", "mount_path": "/a/../b"}, "expected the absolute path of a folder"),
         ({"name": "db", "mount_path": "/pfs/db"}, "expected a folder elsewhere than in /pfs, /code"),
+        ({"name": "db", "mount_path": "//usr/"}, "/usr is full of what every program needs"),
+        ({"name": "db", "key": "x", "env_var": "PATH"}, "PATH is set by gitpipe itself"),
+        ({"name": "db", "key": "x", "env_var": "PACH_JOB_ID"}, "PACH_JOB_ID is set by gitpipe itself"),
         ({"name": "db", "mount_path": "/"}, "expected a folder elsewhere than in /pfs, /code"),
     ],
 )

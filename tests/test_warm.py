@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import textwrap
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -422,7 +423,7 @@ def test_what_cannot_be_shared_is_imported_by_each_datum(kit: Kit, tmp_path: Pat
         (("python", "/pfs/in/script.py"), {}, "/pfs/in/script.py is no file of the pipeline's code"),
         (("python", "-m", "nothing_of_this_name"), {}, "there is no module nothing_of_this_name"),
         (("python", "s.py"), {"json.py": "loads = 1"}, "its code has a module 'json' of its own"),
-        (("sh", "-c", "python s.py"), {}, "sh is not Python"),
+        (("sh", "-c", "python s.py"), {}, "sh is not the `python` that"),
     ],
 )
 def test_a_process_where_it_has_to_be_one(kit: Kit, cmd: tuple[str, ...], files: dict[str, str], why: str) -> None:
@@ -645,10 +646,69 @@ def test_how_a_callable_crashed(kit: Kit) -> None:
 )
 def test_each_datum_finds_its_folders_anew(kit: Kit, harm: str) -> None:
     script = f"""
-        set -e; test -z "$(ls -A ~)"; test -z "$(ls -A /pfs/out)"; test ! -L ~; test -d ~; touch ~/a /tmp/b /dev/shm/c /var/tmp/d
-        cp /pfs/in/* /pfs/out; rm -r ~/a; {harm}"""
+        set -e; test -z "$(ls -A ~)"; test -z "$(ls -A /pfs/out)"; test ! -L ~; test -d ~; touch ~/a /tmp/b
+        touch /dev/shm/c /var/tmp/d; cp /pfs/in/* /pfs/out; rm -r ~/a; {harm}"""
     worker = kit.worker(kit.stage("sh", "-c", script))
     for name in ("one", "two", "three"):
         result = worker.run(kit.task({name: b"1"}))
         assert result.ok, result
         assert kit.contents(result) == {name: b"1"}
+
+
+EFFECTS = {
+    "environment": "import os\nos.environ['OPENBLAS_NUM_THREADS'] = '1'\nimport numpy\n"
+    "print(__import__('threadpoolctl').threadpool_info()[0]['num_threads'])",
+    "path": "import os, sys\nsys.path.insert(0, os.path.dirname(os.path.abspath(__file__)) + '/vendor')\n"
+    "import tqdm\nprint(tqdm.__file__)",
+    "filters": "import warnings\nwarnings.simplefilter('error')\nimport numpy\nprint(warnings.filters)",
+    "within a module": "import effect\nimport numpy\nprint(numpy.mine)",
+    "in a block": "import sys\nwith open('/dev/null') as sys.held:\n    import numpy\nprint(numpy.__name__)",
+    "spawned": "import multiprocessing as mp\nclass K:\n    v = 2\ndef g(x): return K()\nif __name__ == '__main__':\n"
+    "    with mp.get_context('spawn').Pool(1) as p: print([k.v for k in p.map(g, [1])])",
+    "held at the end": "import atexit, helper2\nclass A:\n    def __del__(self): print('gone')\n    def f(self): pass\n"
+    "a = A(); atexit.register(a.f); helper2.a = A()",
+}
+
+
+@pytest.mark.parametrize("name", EFFECTS)
+def test_what_a_script_does_before_it_imports_counts(kit: Kit, name: str) -> None:
+    files = {
+        "vendor/tqdm/__init__.py": "",
+        "effect.py": "import sys, types\nsys.modules['numpy'] = types.SimpleNamespace(mine=7)\n",
+        "helper2.py": "a = None\n",
+    }
+    write(kit, EFFECTS[name], files)
+    forked, single = ways(kit, ("python", "s.py"), timeout=120.0)
+    want = seen(kit, single.run(kit.task()))
+    for _ in range(2):
+        result = forked.run(kit.task())
+        assert seen(kit, result) == want
+        assert result.environment["runtime"].startswith(FORKED)
+    if name in ("environment", "filters", "in a block"):
+        line = {"in a block": 2}.get(name, 2)
+        assert f"not numpy: imported after line {line} of s.py has done something" in result.environment["runtime"]
+
+
+@pytest.mark.parametrize("way", ["script", "callable"])
+def test_a_library_that_is_worked_on(kit: Kit, tmp_path: Path, way: str) -> None:
+    """A kept Python is not kept longer than the files that it has loaded."""
+    library = tmp_path / "library"
+    library.mkdir()
+    (library / "worked_on.py").write_text("V = 1\n")
+    path = (("PYTHONPATH", str(library)),)
+    if way == "script":
+        write(kit, "import worked_on; print(worked_on.V)")
+        worker = kit.worker(kit.stage("python", "s.py", sandbox="none", env=path))
+    else:
+        worker = call(kit, "stages:f", "import worked_on\ndef f(i, o): print(worked_on.V)", sandbox="none", env=path)
+    assert worker.run(kit.task()).log == b"1\n"
+    (library / "worked_on.py").write_text("V = 22\n")
+    end = time.monotonic() + 60
+    while (log := worker.run(kit.task()).log) != b"22\n":
+        assert log == b"1\n" and time.monotonic() < end
+
+
+@pytest.mark.parametrize("source", ["async def f(i, o): pass", "def f(i, o): yield 1", "async def f(i, o): yield 1"])
+def test_a_callable_that_would_not_run(kit: Kit, source: str) -> None:
+    result = call(kit, "stages:f", source).run(kit.task())
+    assert result.error == "exit status 1" and "it has to be an ordinary function" in result.log.decode()

@@ -38,6 +38,8 @@ PATIENCE = 30.0
 """Seconds to wait for a killed process to go, before the agent gives itself up for lost."""
 WARMING = 600.0
 """Seconds that the imports of a script may take."""
+FRESH = 1.0
+"""Seconds in which the files of a kept Python are not looked at again."""
 MOST_STARTS = 10
 """How often a kept Python is started anew without a module that cannot be shared."""
 
@@ -132,7 +134,7 @@ class Warm:
         way: how it runs things, for the record.
         busy: whether it was asked for something that is not done yet.
         child: the process that it has forked for that, as far as it is known.
-        limits: what it had when it was ready.
+        limits: what it had when it was ready to fork; empty where it calls, since user code may change its own.
     """
 
     def __init__(self, pid: int, connection: "socket.socket", calls: bool) -> None:
@@ -142,6 +144,8 @@ class Warm:
         self.busy = False
         self.child = 0
         self.limits: list[Any] = []
+        self._files: dict[str, Any] = {}
+        self._looked = 0.0
         self._socket = connection
 
     def fileno(self) -> int:
@@ -164,6 +168,7 @@ class Warm:
         if body is None:
             return None
         message: dict[str, Any] = json.loads(body)
+        self._files.update((file, signature(file)) for file in message.get("files", ()))
         if "pid" in message:
             self.child = message["pid"]
         else:
@@ -181,6 +186,14 @@ class Warm:
                 return None
             data += more
         return data
+
+    def stale(self) -> bool:
+        """Whether a file has changed that it has loaded, a library's that is worked on, say; asked once a second."""
+        now = time.monotonic()
+        if now - self._looked < FRESH:
+            return False
+        self._looked = now
+        return any(signature(file) != before for file, before in self._files.items())
 
     def close(self) -> None:
         """It ends itself when it hears nothing any more; at the latest when it is killed."""
@@ -283,6 +296,9 @@ class Agent:
         """The Python that is kept, started if need be; None where this command cannot be run by one (`_cold`)."""
         wanted = request["warm"]
         exclude: dict[str, str] = {}
+        if wanted and self._warm is not None and self._warm.stale():
+            self._drop_warm()
+            self._end_rest()
         while wanted and self._warm is None and not self._cold:
             try:
                 warm = self._start_warm(wanted["argv"], wanted["env"], "callable" in wanted["setup"])
@@ -298,7 +314,7 @@ class Agent:
                 self._warm = warm
                 if self._inside and not warm.calls:
                     warm.limits = limits(warm.pid)
-                warm.way = describe_way(answer.get("loaded"), exclude)
+                warm.way = describe_way(answer.get("loaded"), {**exclude, **answer.get("later", {})})
                 if self._inside:
                     empty_temporary()  # what its imports left there is not to be seen by the first datum alone
                 break
@@ -500,6 +516,15 @@ def kill_all(pids: "list[int]") -> None:
             os.kill(pid, signal.SIGKILL)
 
 
+def signature(file: str) -> "Any":
+    """What changes with a file's content, as far as one can tell without reading it."""
+    try:
+        status = os.stat(file)
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size, status.st_ino
+
+
 def has_children() -> bool:
     try:
         os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
@@ -517,7 +542,7 @@ def describe_way(loaded: "list[str] | None", exclude: "dict[str, str]") -> str:
     """How a Python that is kept runs datums, in a line."""
     if loaded is None:
         return "called in one Python"
-    shown = ", ".join(loaded) or "nothing"
+    shown = ", ".join(loaded) or "no library"
     return "; ".join([f"forked from a Python that has imported {shown}",
                       *(f"not {package}: {why}" for package, why in exclude.items())])  # fmt: skip
 

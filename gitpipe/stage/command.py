@@ -85,7 +85,7 @@ _OPTIONS_WITH_VALUE = ("-W", "-X", "--check-hash-based-pycs")
 def _kept(argv: tuple[str, ...], stage: Stage, own: list[str]) -> tuple[tuple[str, ...], dict[str, Any], str]:
     """How the command can be run by forks of a Python that is kept: its argv and set-up, or why it cannot."""
     if argv[0] != stage.python:
-        return (), {}, f"{stage.cmd[0]} is not Python"
+        return (), {}, f"{stage.cmd[0]} is not the `python` that gitpipe.python names"
     if not stage.preload:
         return (), {}, "gitpipe.preload is never"
     words = list(argv[1:])

@@ -7,7 +7,8 @@ and the environment that the user's script would have been started with.  Knows 
 ``PYTHON OPTIONS script.py ARGUMENTS`` would have been: a fresh ``__main__``, its own arguments, folder, environment,
 standard streams and random state; how it ends is left to the interpreter.  What cannot be shared by several processes
 without a trace is not imported before the fork: a module that prints, starts a thread or leaves a file open while it
-is imported, and all that lies in the pipeline's code.
+is imported, what comes
+after a statement that may have an effect on an import, and all that lies in the pipeline's code.
 
 `call`: it imports ``module:function`` at the first request and calls it for each; a class is constructed once.
 """
@@ -58,6 +59,8 @@ class Wanted:
         self._roots = [os.path.realpath(root) for root in roots]
         self._seen: set[str] = set()
         self.statements: dict[str, str] = {}  # statement -> the top-level package that it is about
+        self.later: dict[str, str] = {}  # package -> why it is not to be imported before the script runs
+        self.deed = ""
 
     def is_own(self, path: "str | None") -> bool:
         """Whether a file is the user's own."""
@@ -77,7 +80,7 @@ class Wanted:
                 tree = ast.parse(file.read(), path)
         except (OSError, ValueError, SyntaxError, RecursionError, MemoryError):
             return
-        for node in self._at_import(tree.body):
+        for node in self._at_import(tree.body, path):
             if isinstance(node, ast.Import):
                 for alias in node.names:
                     self._want(alias.name, [], ast.unparse(ast.Import([alias])))
@@ -89,26 +92,42 @@ class Wanted:
             elif node.module and node.module != "__future__":
                 self._want(node.module, [alias.name for alias in node.names], ast.unparse(node))
 
-    def _at_import(self, body: "list[Any]") -> "Iterator[Any]":
-        """The import statements that are reached when a module is imported, whatever its conditions say."""
+    def _at_import(self, body: "list[Any]", where: str) -> "Iterator[Any]":
+        """The import statements that are reached when a module is imported, whatever its conditions say.
+
+        The first statement of another kind is noted in `deed`: it may set what an import after it looks at, such as
+        `os.environ`, `sys.path`, or filters of warnings.
+        """
         import ast
 
         for node in body:
             if isinstance(node, (ast.Import, ast.ImportFrom)):
                 yield node
             elif isinstance(node, ast.If) and "TYPE_CHECKING" in ast.dump(node.test):
-                yield from self._at_import(node.orelse)
-            elif isinstance(node, (ast.If, ast.Try, ast.With)):
+                yield from self._at_import(node.orelse, where)
+            elif isinstance(node, (ast.If, ast.Try)):
+                if isinstance(node, ast.If) and calls(node.test):
+                    self._note_deed(node, where)
                 for part in ("body", "handlers", "orelse", "finalbody"):
                     for inner in getattr(node, part, ()):
-                        yield from self._at_import(inner.body if isinstance(inner, ast.ExceptHandler) else [inner])
+                        below = inner.body if isinstance(inner, ast.ExceptHandler) else [inner]
+                        yield from self._at_import(below, where)
+            elif not is_harmless(node):
+                self._note_deed(node, where)
+                yield from self._at_import(getattr(node, "body", []), where)
+
+    def _note_deed(self, node: "Any", where: str) -> None:
+        self.deed = self.deed or f"imported after line {node.lineno} of {os.path.basename(where)} has done something"
 
     def _want(self, module: str, names: "list[str]", statement: str) -> None:
         top, *below = module.split(".")
         spec = find(top)
         places = [spec.origin, *(spec.submodule_search_locations or ())] if spec else []
         if not any(self.is_own(place) for place in places if place):
-            self.statements.setdefault(statement, top)
+            if self.deed:
+                self.later.setdefault(top, self.deed)
+            else:
+                self.statements.setdefault(statement, top)
             return
         for place in (spec.submodule_search_locations or ()) if spec else ():
             self._enter(place, [*below, *names])
@@ -123,6 +142,28 @@ class Wanted:
                     self.scan(path)
             if os.path.isdir(f"{folder}/{name}"):
                 folder = f"{folder}/{name}" if name else folder
+
+
+def calls(node: "Any") -> bool:
+    """Whether an expression calls anything."""
+    import ast
+
+    return any(isinstance(each, (ast.Call, ast.Await, ast.NamedExpr)) for each in ast.walk(node))
+
+
+def is_harmless(node: "Any") -> bool:
+    """Whether a statement only defines something, or gives a plain value a name."""
+    import ast
+
+    if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Pass)):
+        return True
+    if isinstance(node, ast.Expr):
+        return isinstance(node.value, ast.Constant)
+    if isinstance(node, (ast.Assign, ast.AnnAssign)):
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+        named = all(isinstance(each, (ast.Name, ast.Tuple)) for each in targets)
+        return named and (node.value is None or not calls(node.value))
+    return False
 
 
 def find(top: str) -> "importlib.machinery.ModuleSpec | None":
@@ -275,6 +316,8 @@ class Forks:
             wanted._want(self.module or "", ["__main__"], "pass")
             wanted.statements.pop("pass", None)
         self.loaded = preload(wanted, setup["exclude"])
+        common = {*getattr(sys, "stdlib_module_names", ()), *self.loaded}
+        self.later = {top: why for top, why in wanted.later.items() if top not in common}
         if _HERE is not None:
             refuse_hidden(folder)
         for path in [path for path in sys.path_importer_cache if wanted.is_own(path)]:
@@ -390,7 +433,9 @@ def free(names: "list[str]") -> None:
     import gc
     import weakref
 
-    left = [weakref.ref(module) for module in (sys.modules.pop(name) for name in names) if module is not None]
+    popped = [sys.modules.pop(name) for name in names]  # scripts put other things in there, too
+    left = [weakref.ref(module) for module in popped if isinstance(module, types.ModuleType)]
+    del popped
     gc.collect()
     for reference in left[::-1]:
         held = getattr(reference(), "__dict__", {})
@@ -542,11 +587,14 @@ def serve(line: Line) -> "Forks | None":
     except Again as again:
         line.send({"again": again.args})
         return None
-    line.send({"ready": True, "loaded": getattr(worker, "loaded", None)})
+    files = Files()
     if isinstance(worker, Calls):
+        line.send({"ready": True, "files": files.more()})
         while (received := line.receive(2)) is not None:
-            line.send({"status": worker.run(*received) << 8})
+            status = worker.run(*received)
+            line.send({"status": status << 8, "files": files.more()})
         return None
+    line.send({"ready": True, "loaded": worker.loaded, "later": worker.later, "files": files.more()})
     seal = sealed()
     collect_nothing()
     while (received := line.receive(2)) is not None:
@@ -562,6 +610,20 @@ def serve(line: Line) -> "Forks | None":
         line.send({"pid": pid})
         line.send({"status": os.waitpid(pid, 0)[1]})
     return None
+
+
+class Files:
+    """The files that modules were loaded from: when one of them changes, this interpreter is out of date."""
+
+    def __init__(self) -> None:
+        self._known: set[str] = set()
+
+    def more(self) -> "list[str]":
+        """Those that came since the last time."""
+        fresh = [name for name in list(sys.modules) if name not in self._known]
+        self._known.update(fresh)
+        files = [getattr(sys.modules.get(name), "__file__", None) for name in fresh]
+        return [file for file in files if isinstance(file, str) and os.path.isabs(file)]
 
 
 def collect_nothing() -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import inspect
 import sys
 import tempfile
 from pathlib import Path
@@ -31,7 +32,7 @@ def main() -> int:
         print(f"{name} …", file=sys.stderr, flush=True)
         module = importlib.import_module(name)
         wanted = {"rounds": given.rounds, "files": given.size, "count": given.size}
-        options = {k: v for k, v in wanted.items() if v and k in module.run.__code__.co_varnames}
+        options = {k: v for k, v in wanted.items() if v and k in inspect.signature(module.run).parameters}
         with tempfile.TemporaryDirectory(prefix="gitpipe-bench-", ignore_cleanup_errors=True) as folder:
             seal(Path(folder))
             rows += module.run(Path(folder), **options)

@@ -10,10 +10,14 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.lab import Lab, new_lab
+
+if TYPE_CHECKING:
+    from tests.stagekit import Kit
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = Path(sys.executable).parent  # not resolved: a venv's python is a symlink out of it
@@ -125,6 +129,16 @@ def lab(tmp_path: Path, sealed: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
     """A scratch repository that is driven in this process; nothing runs there in the background."""
     monkeypatch.setenv("GITPIPE", "0")
     return new_lab(tmp_path / "lab")
+
+
+@pytest.fixture
+def kit(tmp_path: Path) -> Iterator[Kit]:
+    """A place to run stages in, of which nothing is left behind."""
+    from tests.stagekit import Kit  # looks for a sandbox when it is imported
+
+    made = Kit(tmp_path)
+    yield made
+    made.close()
 
 
 def read_terminal(master: int) -> str:

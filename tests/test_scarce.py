@@ -21,13 +21,6 @@ OUT_OF_MEMORY = "(out of memory?)"
 
 
 @pytest.fixture
-def kit(tmp_path: Path) -> Iterator[Kit]:
-    kit = Kit(tmp_path)
-    yield kit
-    kit.close()
-
-
-@pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 24 MB."""
     folder = tmp_path / "small"

@@ -8,7 +8,7 @@ import os
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +28,6 @@ from .stagekit import Kit, both, needs_sandbox, own_processes_with, seconds
 VALUE = "hunter2-Qx7!vR9z"
 LINES = "-----BEGIN KEY-----\nMIIEvQIBADANBgkqh\nkiG9w0BAQEFAASC\n-----END KEY-----\n"
 WORDS = [VALUE, *LINES.split()[2:4]]
-
-
-@pytest.fixture
-def kit(tmp_path: Path) -> Iterator[Kit]:
-    kit = Kit(tmp_path)
-    yield kit
-    kit.close()
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 import textwrap
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,14 +17,6 @@ from gitpipe.stage.worker import Worker
 from tests.stagekit import Kit, both, needs_sandbox, processes_with, seconds
 
 FORKED = "forked from a Python"
-PROCESS = "a process for each datum: "
-
-
-@pytest.fixture
-def kit(tmp_path: Path) -> Iterator[Kit]:
-    made = Kit(tmp_path)
-    yield made
-    made.close()
 
 
 # Name -> the script, which is `code/s.py`.  `out(text)` writes /pfs/out/x.

@@ -81,7 +81,7 @@ class JobDatums:
         if not row.inputs:
             why = row.reason or row.state.value
             raise NotFound(f"{row.pipeline}: this job has no datums ({why}): see `gitpipe list-job`")
-        pipeline = self.pipelines.load(row.pipeline, row.version).ran_in(row.image_id)
+        pipeline = self.pipelines.load(row.pipeline, row.version).ran_in(row.image_id, row.id)
         return cut(self.repo, self.blobs, pipeline, map(CommitRef.parse, row.inputs))
 
     def _known(self, row: JobRow, datums: dict[str, Datum]) -> _Known:

@@ -33,6 +33,7 @@ from gitpipe.provenance import IDENTITY, KEEP, KEPT_JOB, Origin, closure, job_id
 from gitpipe.reconcile import Reconciler, Unready
 from gitpipe.record import Records
 from gitpipe.repo import BLOB, EXE, HEADS, LINK, Entry, RefUpdate, Repo, Signature, syncfs
+from gitpipe.schedule import spelled
 from gitpipe.spec import HOST
 from gitpipe.stage import Image, Result, Stage, Task, TaskInput
 from gitpipe.stage.container import Containers
@@ -47,7 +48,7 @@ LAST_LINES = 5
 
 
 class Stopped(Exception):
-    """The runner is asked to end, and the job goes back to the queue; or ``stop-job`` has ended this one."""
+    """The runner is asked to end, and the job goes back to the queue; or ``stop-job`` or its timeout has ended it."""
 
 
 class Failed(GitpipeError):
@@ -122,7 +123,7 @@ class JobRunner:
             return None
         if isinstance(work, JobState):
             return work
-        halted = _Halt(self.journal, seq, stopped)
+        halted = _Halt(self.journal, seq, stopped, work.pipeline.spec.job_timeout)
         try:
             self._choose_image(work, halted)
             work.all = cut(self.repo, self.blobs, work.pipeline, (ref for ref, _ in work.parts))
@@ -131,14 +132,11 @@ class JobRunner:
             listing = self._merge(work)
             output = self._publish(work, listing)
         except Stopped:
-            return self._give_back(seq)
+            return self._halted(work, halted)
         except GitpipeError as error:
             if halted():  # its workers were ended under it
-                return self._give_back(seq)
-            self.journal.update_job(
-                seq, state=JobState.FAILED, finished=time.time(), reason=str(error), notes=work.notes, **work.counts
-            )
-            return JobState.FAILED
+                return self._halted(work, halted)
+            return self._failed(work, str(error))
         if output is None:
             self.journal.drop_job(seq)
             return None
@@ -148,12 +146,21 @@ class JobRunner:
         point("job-finished")
         return JobState.SUCCESS
 
-    def _give_back(self, seq: int) -> JobState | None:
-        """A job that was stopped: by a person it is over, else it waits for the next runner."""
-        job = self.journal.job(seq)
+    def _failed(self, work: Work, reason: str) -> JobState:
+        self.journal.update_job(
+            work.job.seq, state=JobState.FAILED, finished=time.time(), reason=reason, notes=work.notes, **work.counts
+        )
+        return JobState.FAILED
+
+    def _halted(self, work: Work, halt: _Halt) -> JobState | None:
+        """A job that was ended: by a person or its timeout it is over, else it waits for the next runner."""
+        job = self.journal.job(work.job.seq)
         if job is not None and job.state is JobState.KILLED:
             return JobState.KILLED
-        self.journal.update_job(seq, state=JobState.QUEUED)
+        if halt.timed_out:
+            self.blobs.sync()
+            return self._failed(work, f"timed out after {spelled(work.pipeline.spec.job_timeout or 0)}")
+        self.journal.update_job(work.job.seq, state=JobState.QUEUED)
         return None
 
     def _choose_image(self, work: Work, stopped: Callable[[], bool]) -> None:
@@ -222,7 +229,7 @@ class JobRunner:
         if job.started is None:
             self.logs.forget(seq)  # else it goes on where it was stopped or killed, and so do its logs
         point("job-recorded")
-        return Work(job, pipeline, parts, origin, parent, spec_head)
+        return Work(job, replace(pipeline, job=origin.job), parts, origin, parent, spec_head)
 
     def _not_ready(self, seq: int, why: Unready) -> JobState | None:
         if why.silent:
@@ -775,15 +782,25 @@ class _Done:
 
 
 class _Halt:
-    """Whether a job is to end: the runner ends, or ``stop-job`` was typed, which is asked for now and then only."""
+    """Whether a job is to end: the runner ends, its time is over, or ``stop-job`` was typed, which is asked for now and
+    then only.
 
-    def __init__(self, journal: Journal, seq: int, stopped: Callable[[], bool]) -> None:
+    `timed_out`: it is its timeout that ends it, counted from when this runner began it.
+    """
+
+    def __init__(self, journal: Journal, seq: int, stopped: Callable[[], bool], timeout: float | None) -> None:
         self._journal, self._seq, self._stopped = journal, seq, stopped
-        self._killed = False
+        self._killed = self.timed_out = False
         self._asked = time.monotonic()
+        self._end = None if timeout is None else self._asked + timeout
 
     def __call__(self) -> bool:
         now = time.monotonic()
+        if self.timed_out:
+            return True
+        if self._end is not None and now > self._end and not self._killed and not self._stopped():
+            self.timed_out = True
+            return True
         if not self._killed and now - self._asked > KILL_SECONDS:
             self._asked = now
             job = self._journal.job(self._seq)

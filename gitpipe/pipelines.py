@@ -45,6 +45,7 @@ class Pipeline:
     """One version of a pipeline: its spec, and the tree of its code (None: it has none).
 
     `image` is what a job runs, or ran, it in: the id of a container image, or `HOST` for the host's programs.
+    `job` is that job's id, or "".
     """
 
     name: str
@@ -52,20 +53,21 @@ class Pipeline:
     spec: Spec
     code: str | None
     image: str = HOST
+    job: str = ""
 
-    def ran_in(self, image: str) -> Pipeline:
+    def ran_in(self, image: str, job: str) -> Pipeline:
         """As a job ran it that noted `image`; where none is noted, the image's name was in its datums' ids."""
-        return replace(self, image=image or self.spec.transform.container_image or HOST)
+        return replace(self, image=image or self.spec.transform.container_image or HOST, job=job)
 
     @property
     def parts(self) -> dict[str, Any]:
         """All that may change a result, beside the input files; see `Spec.transform_parts`."""
-        return self.spec.transform_parts(self.code or "", self.image)
+        return self.spec.transform_parts(self.code or "", self.image, self.job)
 
     @property
     def digest(self) -> str:
         """What stands for it in a datum's id."""
-        return self.spec.transform_digest(self.code or "", self.image)
+        return self.spec.transform_digest(self.code or "", self.image, self.job)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,149 @@
+"""How jobs are held to limits and orders: timeouts, what is run again, what is passed over, what is caught up."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from gitpipe.errors import BadSpec
+from gitpipe.schedule import duration, spelled
+from tests.lab import Lab
+from tests.test_datumviews import sleeping, states
+
+PATIENCE = 180.0
+"""Seconds after which what should happen does not; only a failure takes so long."""
+
+
+def until(what: Callable[[], object]) -> None:
+    """Wait until `what()` is true."""
+    end = time.monotonic() + PATIENCE
+    while not what():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
+
+
+# ---------------------------------------------------------------- job_timeout
+
+
+@pytest.mark.parametrize("text", ["1h30m", "90h", "1m30.5s", "1ms", "0.25ms", "2s", "1h1s", "0.3s"])
+def test_a_duration_is_spelled_as_it_was_written(text: str) -> None:
+    assert duration(spelled(duration(text))) == duration(text)
+    assert spelled(duration(text)) == {"0.3s": "300ms"}.get(text, text)
+
+
+def test_a_job_that_takes_too_long_is_ended_with_its_processes(lab: Lab) -> None:
+    """I5: it publishes nothing, says why in one line, what it had finished is not run again; others go on."""
+    lab.data("a", {"1": "quick", "2": "slow"})
+    script = "if grep -q slow /pfs/a/*; then setsid sleep 987 & sleep 987; fi; cp /pfs/a/* /pfs/out"
+    lab.pipeline("p", {"a": "/*"}, script, job_timeout="2s", datum_tries=3)
+    lab.pipeline("below", {"p": "/*"})
+    lab.pipeline("other", {"a": "/*"})
+    assert sorted(lab.ran()) == [
+        "below: unrunnable p failed",
+        "other: 2 + 0 / 2 success",
+        "p: failed timed out after 2s",
+    ]
+    until(lambda: not sleeping("987"))
+    assert not lab.head("p") and states(lab, "p")["a:/2"] == "not run"
+
+    def quick_one_is_done() -> bool:  # at once, but for a machine that is very busy
+        return states(lab, "p")["a:/1"] in ("success", "skipped") or not lab.run()
+
+    until(quick_one_is_done)
+    lab.pipeline("p", {"a": "/*"}, script, job_timeout="1h30m")
+    lab.data("a", {"1": "quick", "2": "not that"})
+    assert "p: 1 + 1 / 2 success" in lab.ran()
+
+
+def test_each_attempt_has_the_whole_time_and_keeps_what_was_done(lab: Lab) -> None:
+    """Datums one after the other that take longer than the limit together get there by `run-pipeline`."""
+    lab.data("a", {str(n): str(n) for n in range(4)})
+    lab.pipeline(
+        "p", {"a": "/*"}, "sleep 1.2; cp /pfs/a/* /pfs/out", job_timeout="2s", parallelism_spec={"constant": 1}
+    )
+    attempts = []
+
+    def published() -> bool:
+        attempts.extend(lab.run())
+        return bool(lab.head("p"))
+
+    until(published)
+    assert lab.files("p") == {str(n): str(n) for n in range(4)}
+    assert {job.reason for job in attempts[:-1]} == {"timed out after 2s"} and attempts[-1].skipped > 0
+
+
+# ---------------------------------------------------------------- reprocess_spec
+
+
+def test_every_job_runs_every_datum(lab: Lab) -> None:
+    """I2: a job that has nothing to do is none all the same; each job that there is skips nothing."""
+    lab.data("a", {"1": "1", "2": "2"})
+    lab.pipeline("p", {"a": "/*"}, "echo ran; cp /pfs/a/* /pfs/out", reprocess_spec="every_job")
+    assert lab.ran() == ["p: 2 + 0 / 2 success"]
+    first = lab.head("p")
+    assert lab.ran() == [] and "nothing to do" in lab.project.pipelines.run("p")[0]
+    assert lab.ran() == [] and lab.head("p") == first
+    lab.data("a", {"1": "1", "2": "2", "3": "3"})
+    assert lab.ran() == ["p: 3 + 0 / 3 success"]
+    lab.data("a", {"1": "1", "2": "2"})
+    assert lab.ran() == ["p: 2 + 0 / 2 success"], "what stood there before is made again, too"
+    assert [made.subject for made in lab.made("p")] == [
+        "p: 2 processed, 0 skipped of 2 datums",
+        "p: 3 processed, 0 skipped of 3 datums",
+        "p: 2 processed, 0 skipped of 2 datums",
+    ]
+    assert lab.printed("p") == ["ran"] * 7 and lab.files("p") == {"1": "1", "2": "2"}
+    assert set(states(lab, "p").values()) == {"success"}
+    assert lab.project.pipelines.inspect("p").spec["reprocess_spec"] == "every_job"
+
+
+def test_with_every_job_a_retry_goes_on_and_the_commits_are_the_same_everywhere(lab: Lab, tmp_path: Path) -> None:
+    """I1, I4, I5: a second attempt is the same job, and without local state it is known as done."""
+    done = tmp_path / "mended"
+    lab.git("config", "gitpipe.sandbox", "none")
+    lab.data("a", {"1": "1", "2": "2"})
+    script = f"if grep -q 2 /pfs/a/* && ! [ -e {done} ]; then exit 1; fi; cp /pfs/a/* /pfs/out"
+    lab.pipeline("p", {"a": "/*"}, script, reprocess_spec="every_job")
+    assert [job.state for job in lab.run()] == ["failed"]
+    done.touch()
+    assert lab.ran() == ["p: 1 + 1 / 2 success"]
+    assert [made.subject for made in lab.made("p")] == ["p: 2 processed, 0 skipped of 2 datums"]
+    head = lab.head("p")
+    lab.forget()
+    lab.run()
+    assert lab.head("p") == head and set(states(lab, "p").values()) <= {"success", "skipped"}
+    lab.data("a", {"1": "1", "2": "2", "3": "3"})
+    assert "p: 3 + 0 / 3 success" in lab.ran()
+
+
+def test_every_job_is_why_a_datum_runs_again(lab: Lab) -> None:
+    lab.data("a", {"1": "1", "2": "2"})
+    lab.pipeline("p", {"a": "/*"})
+    lab.run()
+    lab.pipeline("p", {"a": "/*"}, reprocess_spec="every_job")
+    assert lab.ran() == ["p: 2 + 0 / 2 success"]
+    lab.data("a", {"1": "1", "2": "2", "3": "3"})
+    lab.run()
+    why = lab.project.why.explain("p")
+    groups = [(group.state, group.count, group.why) for group in why.groups]
+    assert ("ran", 2, ("reprocess_spec is every_job: each job runs all its datums",)) in groups
+    preview = lab.project.preview.datums([str(lab.root / "specs/p.json")], "", None)
+    assert [datum.state for datum in preview.datums] == ["new"] * 3
+    lab.pipeline("p", {"a": "/*"})
+    assert lab.ran() == ["p: 1 + 2 / 3 success"], "and back: what was done under the old rule is known"
+
+
+@pytest.mark.parametrize("value", ["always", "", 1, True, ["every_job"]])
+def test_other_words_for_reprocess_spec_are_refused(lab: Lab, value: object) -> None:
+    with pytest.raises(BadSpec, match=r"reprocess_spec: expected .*until_success"):
+        lab.pipeline("p", {"a": "/*"}, reprocess_spec=value)
+
+
+def test_until_success_is_the_rule_and_no_part_of_the_record(lab: Lab) -> None:
+    lab.data("a", {"1": "1"})
+    lab.pipeline("p", {"a": "/*"}, reprocess_spec="until_success")
+    assert "reprocess_spec" not in lab.project.pipelines.inspect("p").spec
+    assert lab.ran() == ["p: 1 + 0 / 1 success"]

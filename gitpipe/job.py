@@ -236,8 +236,9 @@ class JobRunner:
             self.journal.drop_job(seq)
             return None
         now = time.time()
-        self.journal.update_job(seq, state=JobState.UNRUNNABLE, started=now, finished=now, reason=why.reason)
-        return JobState.UNRUNNABLE
+        state = JobState.SUPERSEDED if why.passed else JobState.UNRUNNABLE
+        self.journal.update_job(seq, state=state, started=now, finished=now, reason=why.reason)
+        return state
 
     def _already_done(self, job: JobRow, head: str, origin: Origin) -> None:
         """The output head has this version and provenance (I2): enter what is there, or forget the job."""

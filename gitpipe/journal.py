@@ -85,6 +85,7 @@ class JobState(str, enum.Enum):
     FAILED = "failed"  # a datum failed, or its output could not be merged; nothing was published
     UNRUNNABLE = "unrunnable"  # an upstream job of the same set failed
     KILLED = "killed"  # stopped by a person
+    SUPERSEDED = "superseded"  # passed over for a newer commit set, as `commits` is ``newest``; it has no output
 
     @property
     def over(self) -> bool:
@@ -352,6 +353,10 @@ class Journal:
         """Queued and running jobs, in order."""
         return self.jobs("state IN ('queued', 'running')", tail="ORDER BY set_id, seq")
 
+    def queue(self, pipeline: str) -> list[JobRow]:
+        """The jobs of a pipeline that are not over, the oldest first."""
+        return self.jobs("pipeline = ? AND state IN ('queued', 'running')", [pipeline], "ORDER BY set_id, seq")
+
     def first_unfinished(self) -> dict[str, JobRow]:
         """Pipeline -> its oldest job that is not over: the only one of it that may run (k-1 before k)."""
         rows = self.jobs(
@@ -374,6 +379,24 @@ class Journal:
     def set_image(self, seq: int, name: str, image_id: str) -> None:
         """Note what a job of a pipeline with an image runs in."""
         self.db.execute("INSERT OR REPLACE INTO images VALUES (?, ?, ?)", (seq, name, image_id))
+
+    def pass_over(self, jobs: Iterable[JobRow], reason: str) -> None:
+        """End queued jobs in favour of a newer one; those that are over meanwhile stay as they are."""
+        with self.transaction() as db:
+            db.executemany(
+                "UPDATE jobs SET state = 'superseded', finished = ?, reason = ? "
+                "WHERE seq = ? AND state IN ('queued', 'running')",
+                [(time.time(), reason, job.seq) for job in jobs],
+            )
+
+    def passed_over(self, job: JobRow) -> int:
+        """How many jobs of its pipeline were passed over since the one before `job` that was not."""
+        row = self.db.execute(
+            "SELECT COUNT(*) FROM jobs WHERE pipeline = ? AND state = 'superseded' AND set_id < ? AND set_id > "
+            "COALESCE((SELECT MAX(set_id) FROM jobs WHERE pipeline = ? AND set_id < ? AND state != 'superseded'), 0)",
+            (job.pipeline, job.set_id, job.pipeline, job.set_id),
+        ).fetchone()
+        return int(row[0])
 
     def drop_job(self, seq: int) -> None:
         """Forget a job that turned out to have nothing to do."""

@@ -35,6 +35,8 @@ SPEC_ENDINGS = (".json", ".yaml", ".yml")
 MAX_SPEC = 1 << 20
 TRUSTED = "gitpipe.trusted"
 STOPPED = "gitpipe.stopped"
+COMMITS = "gitpipe.commits"
+NEWEST = "newest"
 INIT_BRANCH = "gitpipe.initbranch"
 # Reflog entries that a commit made here leaves; what came by fetch, pull, clone or reset was made elsewhere (I12).
 MADE_HERE = ("commit", "cherry-pick", "revert", "am")
@@ -274,6 +276,11 @@ class PipelineStore:
         """Both in one look at the configuration: the runner asks at every nudge, and a look is a process."""
         found = self.repo.config("gitpipe.")
         return set(found.get(TRUSTED, [])), set(found.get(STOPPED, []))
+
+    def newest_only(self, spec: Spec) -> bool:
+        """Whether a pipeline passes over queued commit sets where a newer one is ready: its spec says so, or says
+        nothing and the repository's configuration does."""
+        return (spec.commits or self.repo.config(COMMITS).get(COMMITS, [""])[-1]) == NEWEST
 
     # -- creating, updating, deleting --------------------------------------------------------------------------------
 

@@ -35,10 +35,14 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Unready:
-    """Why a job of a set cannot be: its upstream failed, its inputs contradict, or it has no data yet."""
+    """Why a job of a set cannot be: its upstream failed, its inputs contradict, or it has no data yet.
+
+    `passed`: what it reads was passed over in this set, so that it has to be, too (I3).
+    """
 
     reason: str
     silent: bool = False
+    passed: bool = False
 
 
 class Reconciler:
@@ -392,6 +396,8 @@ class Reconciler:
             # Its newest job up to here: where that failed, an older output is not what this vector asks for.
             owner = owned[branch]
             here = self.journal.newest_over(owner, set_id)
+            if here and here.state is JobState.SUPERSEDED:
+                return Unready(f"passed over, as {owner} was", passed=True)
             if here and here.state in (JobState.FAILED, JobState.UNRUNNABLE, JobState.KILLED):
                 root = here.reason if here.state is JobState.UNRUNNABLE else f"{owner} {here.state.value}"
                 return Unready(root)

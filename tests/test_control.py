@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from gitpipe.errors import BadSpec
+from gitpipe import cli
+from gitpipe.errors import BadSpec, Refused, UsageError
+from gitpipe.provenance import read_origin
 from gitpipe.schedule import duration, spelled
 from tests.lab import Lab
 from tests.test_datumviews import sleeping, states
@@ -147,3 +149,139 @@ def test_until_success_is_the_rule_and_no_part_of_the_record(lab: Lab) -> None:
     lab.pipeline("p", {"a": "/*"}, reprocess_spec="until_success")
     assert "reprocess_spec" not in lab.project.pipelines.inspect("p").spec
     assert lab.ran() == ["p: 1 + 0 / 1 success"]
+
+
+# ---------------------------------------------------------------- commits: every | newest
+
+
+def job_states(lab: Lab, pipeline: str) -> list[str]:
+    """Oldest first."""
+    return [job.state for job in sorted(lab.project.journal.jobs("pipeline = ?", [pipeline]), key=lambda j: j.set_id)]
+
+
+def test_with_newest_the_sets_between_are_passed_over(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    """Their outputs do not exist; list-job, inspect-job and status say so, a line each."""
+    shas = [lab.data("a", {"x": "0"})]
+    lab.pipeline("new", {"a": "/"}, commits="newest")
+    lab.pipeline("all", {"a": "/"})
+    lab.pipeline("below", {"new": "/"})
+    lab.run()
+    shas += [lab.data("a", {"x": str(n)}) for n in (1, 2, 3)]
+    ran = lab.run()
+    assert sorted(job.pipeline for job in ran) == ["all"] * 3 + ["below", "new"] and {j.state for j in ran} == {
+        "success"
+    }
+    assert [made.sources["a"] for made in lab.made("new")] == [shas[0], shas[3]]
+    assert [made.sources["a"] for made in lab.made("below")] == [shas[0], shas[3]]
+    assert [made.sources["a"] for made in lab.made("all")] == shas
+    assert job_states(lab, "new") == ["success", "superseded", "superseded", "success"]
+    assert job_states(lab, "below") == ["success", "superseded", "superseded", "success"]
+    assert lab.project.jobs.failures() == [] and lab.project.status().pending == ()
+
+    where = ["-C", str(lab.root)]
+    assert cli.run([*where, "list-job", "-p", "new"]) == 0
+    assert capsys.readouterr().out.count("superseded") == 2
+    assert cli.run([*where, "inspect-job", "new"]) == 0
+    assert "Note: before it 2 older commit sets were passed over (commits: newest)" in capsys.readouterr().out
+    assert cli.run([*where, "status"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert sorted(line for line in said if line.startswith("Passed over: ")) == [
+        "Passed over: below: before its newest job 2 older commit sets were passed over (commits: newest)",
+        "Passed over: new: before its newest job 2 older commit sets were passed over (commits: newest)",
+    ]
+    (first, second) = lab.project.journal.jobs("pipeline = 'new' AND state = 'superseded'")
+    assert first.reason == second.reason == f"passed over for a newer commit set (a@{shas[3]})"
+
+    lab.data("a", {"x": "4"})
+    lab.run()
+    assert lab.project.status().passed == ()
+
+
+def test_the_setting_is_for_pipelines_that_say_nothing(lab: Lab) -> None:
+    lab.git("config", "gitpipe.commits", "newest")
+    lab.data("a", {"x": "0"})
+    lab.pipeline("every", {"a": "/"}, commits="every")
+    lab.pipeline("silent", {"a": "/"})
+    lab.run()
+    for n in (1, 2):
+        lab.data("a", {"x": str(n)})
+    lab.run()
+    assert (len(lab.made("every")), len(lab.made("silent"))) == (3, 2)
+    lab.git("config", "gitpipe.commits", "latest")
+    with pytest.raises(UsageError, match=r"gitpipe.commits is 'latest': use every or newest"):
+        lab.project.status()
+
+
+def test_diamonds_stay_consistent_where_one_side_passes_over(lab: Lab) -> None:
+    """I3: what joins has only sets of which both sides are, also where something else moved in between."""
+    lab.data("a", {"x": "0"})
+    lab.data("b", {"y": "0"})
+    lab.pipeline("left", {"a": "/"}, commits="newest")
+    lab.pipeline("right", {"a": "/"})
+    lab.pipeline("join", {"left": "/", "right": "/", "b": "/"}, "cat /pfs/left/x /pfs/right/x /pfs/b/y > /pfs/out/z")
+    lab.pipeline("end", {"join": "/", "a": "/"}, "cat /pfs/join/z /pfs/a/x > /pfs/out/z")
+    lab.run()
+    for n in range(1, 6):
+        lab.data("a", {"x": str(n)})
+        lab.data("b", {"y": str(n)})
+    assert {job.state for job in lab.run()} == {"success"}
+    assert lab.files("end") == {"z": "5555"}
+    assert (len(lab.made("left")), len(lab.made("right"))) == (2, 6)
+    place = {sha: n for n, sha in enumerate(commit.sha for commit in lab.commits("a"))}
+    for pipeline in ("join", "end"):
+        for made in lab.made(pipeline):
+            sides = [read_origin(c.message) for c in lab.commits("left") if c.sha == made.sources["left"]]
+            sides += [read_origin(c.message) for c in lab.commits("right") if c.sha == made.sources["right"]]
+            stood = {ref.sha for side in sides for ref in side.provenance if ref.branch == "a"} | {made.sources["a"]}
+            assert len(stood) == 1
+        stands = [place[made.sources["a"]] for made in lab.made(pipeline)]
+        assert stands == sorted(stands)
+    # a5 with b4, and a5 with b5: the second is a set of b's own, which `left` has no part in.
+    assert len(lab.made("join")) == 3 and "unrunnable" not in job_states(lab, "join")
+
+
+def test_below_a_slow_pipeline_each_result_is_used_though_newer_ones_are_queued(lab: Lab, tmp_path: Path) -> None:
+    """What still waits for its upstream is no reason to pass over what can run."""
+    lab.git("config", "gitpipe.sandbox", "none")
+    seen = tmp_path / "seen"
+    lab.data("a", {"x": "0"})
+    slow = f"n=$(cat /pfs/a/x); if [ $n = 2 ]; then until [ -e {seen} ]; do sleep 0.05; done; fi; cp /pfs/a/x /pfs/out"
+    lab.pipeline("slow", {"a": "/"}, slow, datum_timeout="180s")
+    lab.pipeline("below", {"slow": "/"}, f"[ $(cat /pfs/slow/x) = 1 ] && touch {seen}; cp /pfs/slow/x /pfs/out",
+                 commits="newest")  # fmt: skip
+    lab.run()
+    for n in (1, 2, 3):
+        lab.data("a", {"x": str(n)})
+    assert {job.state for job in lab.run()} == {"success"}
+    assert lab.files("below") == {"x": "3"} and seen.exists()
+
+
+def test_a_newest_set_that_fails_is_what_counts(lab: Lab) -> None:
+    """I5: what was passed over is not gone back to."""
+    lab.data("a", {"x": "0"})
+    lab.pipeline("p", {"a": "/"}, "! grep -q bad /pfs/a/x && cp /pfs/a/x /pfs/out", commits="newest")
+    lab.pipeline("q", {"p": "/"})
+    lab.run()
+    lab.data("a", {"x": "1"})
+    lab.data("a", {"x": "bad"})
+    lab.run()
+    assert job_states(lab, "p") == ["success", "superseded", "failed"]
+    assert job_states(lab, "q") == ["success", "superseded", "unrunnable"]
+    assert [p.state for p in lab.project.pipelines.list()] == ["failing", "failing"]
+    assert lab.project.pipelines.run("p") == ["p: runs again"]
+    lab.data("a", {"x": "2"})
+    lab.run()
+    assert lab.files("q") == {"x": "2"} and len(lab.made("p")) == 2
+
+
+def test_without_local_state_newest_finds_its_way(lab: Lab) -> None:
+    """I1"""
+    lab.data("a", {"x": "0"})
+    lab.pipeline("p", {"a": "/"}, commits="newest")
+    lab.pipeline("q", {"p": "/", "a": "/"}, "cat /pfs/p/x /pfs/a/x > /pfs/out/x")
+    lab.run()
+    for n in (1, 2, 3):
+        lab.data("a", {"x": str(n)})
+    lab.forget()
+    lab.run()
+    assert len(lab.made("p")) == len(lab.made("q")) == 2 and lab.files("q") == {"x": "33"}

@@ -228,6 +228,7 @@ class JobRunner:
             )
         if job.started is None:
             self.logs.forget(seq)  # else it goes on where it was stopped or killed, and so do its logs
+        self.journal.take_restarts(seq)  # of an earlier attempt: what ran then was begun again by now
         point("job-recorded")
         return Work(job, replace(pipeline, job=origin.job), parts, origin, parent, spec_head)
 
@@ -354,7 +355,7 @@ class JobRunner:
 
     # -- doing it ----------------------------------------------------------------------------------------------------
 
-    def _run_datums(self, work: Work, stopped: Callable[[], bool]) -> None:
+    def _run_datums(self, work: Work, halt: _Halt) -> None:
         todo = [d for d in work.all if d not in work.stood and d not in work.lines]
         spec = work.pipeline.spec
         engine = self.executor.name
@@ -371,9 +372,14 @@ class JobRunner:
             again: list[str] = []
             # Another may have filled the disk that was full: such datums run once more, one at a time.
             slots = spec.parallelism if crowded.isdisjoint(todo) else 1
-            for result in self._results(work, stage, slots, tries, todo, stopped):
+            for result in self._results(work, stage, slots, tries, todo, halt):
                 if result.ok:
                     errors.pop(result.datum, None)
+                    continue
+                if result.lost and result.datum in halt.restarted:
+                    halt.restarted.discard(result.datum)
+                    work.notes.setdefault(f"datum {result.datum[:12]} was begun again by restart-datum")
+                    again.append(result.datum)
                     continue
                 if result.lost:
                     lost[result.datum] = lost.get(result.datum, 0) + 1
@@ -395,7 +401,7 @@ class JobRunner:
                         continue
                 errors[result.datum] = result
                 work.counts["failed"] = len(errors)
-            if stopped():
+            if halt():
                 raise Stopped
             todo = again
         if errors:
@@ -408,7 +414,7 @@ class JobRunner:
         slots: int,
         tries: Mapping[str, int],
         todo: Sequence[str],
-        stopped: Callable[[], bool],
+        halt: _Halt,
     ) -> Iterator[Result]:
         """Run some datums once; keep what is done soon, so that a retry need not run it again (I5)."""
         name, seq = work.pipeline.name, work.job.seq
@@ -421,11 +427,11 @@ class JobRunner:
         def ending() -> bool:
             # Asked for many times a second, also while a datum takes hours: a kill is not to cost those before it.
             done.flush_when_due()
-            return stopped()
+            return halt()
 
         point("datum-before")
         tasks = (self._task(work, d, tries[d] + 1 >= work.pipeline.spec.datum_tries) for d in todo)
-        for result in self.executor.run(stage, tasks, slots, watch=watch, stopped=ending):
+        for result in self.executor.run(stage, tasks, slots, watch=watch, stopped=ending, ended=halt.restarts):
             try:
                 self.logs.append(seq, result.datum, result.log)
             except OSError as error:  # a datum may have filled the disk; that is to fail it alone
@@ -783,15 +789,19 @@ class _Done:
 
 
 class _Halt:
-    """Whether a job is to end: the runner ends, its time is over, or ``stop-job`` was typed, which is asked for now and
-    then only.
+    """Whether a job is to end, or datums of it: the runner ends, its time is over, or a person says so (``stop-job``,
+    ``restart-datum``), which is asked for now and then only.
 
-    `timed_out`: it is its timeout that ends it, counted from when this runner began it.
+    Attributes:
+        timed_out: it is its timeout that ends it, counted from when this runner began it.
+        restarted: datums that ``restart-datum`` has named: if they are lost from now on, that is why.
     """
 
     def __init__(self, journal: Journal, seq: int, stopped: Callable[[], bool], timeout: float | None) -> None:
         self._journal, self._seq, self._stopped = journal, seq, stopped
         self._killed = self.timed_out = False
+        self.restarted: set[str] = set()
+        self._to_restart: set[str] = set()
         self._asked = time.monotonic()
         self._end = None if timeout is None else self._asked + timeout
 
@@ -806,7 +816,14 @@ class _Halt:
             self._asked = now
             job = self._journal.job(self._seq)
             self._killed = job is not None and job.state is JobState.KILLED
+            self._to_restart |= self._journal.take_restarts(self._seq)
         return self._killed or self._stopped()
+
+    def restarts(self) -> set[str]:
+        """The datums to be begun again, each once."""
+        found, self._to_restart = self._to_restart, set()
+        self.restarted |= found
+        return found
 
 
 def _run_row(result: Result, tries: int) -> RunRow:

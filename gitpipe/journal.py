@@ -59,6 +59,7 @@ CREATE TABLE IF NOT EXISTS places (id INTEGER PRIMARY KEY, text TEXT NOT NULL UN
 CREATE TABLE IF NOT EXISTS ran_in (
   seq INTEGER NOT NULL, place INTEGER NOT NULL, PRIMARY KEY (seq, place)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS restarts (seq INTEGER NOT NULL, datum TEXT NOT NULL, PRIMARY KEY (seq, datum)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS images (seq INTEGER PRIMARY KEY, name TEXT NOT NULL, id TEXT NOT NULL);
 """
 
@@ -414,6 +415,20 @@ class Journal:
             (time.time(), reason, seq),
         )
         return done.rowcount > 0
+
+    def ask_restarts(self, seq: int, datums: Iterable[str]) -> None:
+        """Have whoever runs a job begin these datums again."""
+        with self.transaction() as db:
+            db.executemany("INSERT OR IGNORE INTO restarts VALUES (?, ?)", [(seq, datum) for datum in datums])
+
+    def take_restarts(self, seq: int) -> set[str]:
+        """The datums of a job that were asked to be begun again since the last time."""
+        if not self.db.execute("SELECT 1 FROM restarts WHERE seq = ?", (seq,)).fetchone():
+            return set()  # without a lock: it is asked for all the time
+        with self.transaction() as db:
+            found = {str(row[0]) for row in db.execute("SELECT datum FROM restarts WHERE seq = ?", (seq,))}
+            db.execute("DELETE FROM restarts WHERE seq = ?", (seq,))
+        return found
 
     def last_good(self, pipeline: str, set_id: int) -> str | None:
         """The output commit of `pipeline` as of a set: that of its newest successful job at or before it."""

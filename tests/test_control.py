@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -9,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from gitpipe import cli
-from gitpipe.errors import BadSpec, Refused, UsageError
+from gitpipe.errors import BadSpec, NotFound, Refused, UsageError
 from gitpipe.provenance import read_origin
 from gitpipe.schedule import duration, spelled
 from tests.lab import Lab
-from tests.test_datumviews import sleeping, states
+from tests.test_datumviews import sleeping, states, states_or_none
 
 PATIENCE = 180.0
 """Seconds after which what should happen does not; only a failure takes so long."""
@@ -285,3 +286,59 @@ def test_without_local_state_newest_finds_its_way(lab: Lab) -> None:
     lab.forget()
     lab.run()
     assert len(lab.made("p")) == len(lab.made("q")) == 2 and lab.files("q") == {"x": "33"}
+
+
+# ---------------------------------------------------------------- restart-datum
+
+
+@pytest.mark.parametrize("engine", ["local", pytest.param("ray", marks=pytest.mark.xdist_group("ray"))])
+def test_a_datum_that_hangs_is_begun_again(lab: Lab, tmp_path: Path, engine: str) -> None:
+    """It is killed with its processes and counts no try, however often that is."""
+    lab.git("config", "gitpipe.sandbox", "none")
+    lab.git("config", "gitpipe.engine", engine)
+    lab.data("a", {"1": "hangs"})
+    begun = tmp_path / "begun"
+    script = f"echo x >> {begun}; if [ $(wc -l < {begun}) -le 7 ]; then sleep 986; fi; cp /pfs/a/* /pfs/out"
+    lab.pipeline("p", {"a": "/*"}, script)
+    worker = threading.Thread(target=lambda: lab.project.run(), daemon=True)
+    worker.start()
+
+    def times() -> int:
+        return len(begun.read_text().splitlines()) if begun.exists() else 0
+
+    for n in range(1, 8):
+        until(lambda n=n: times() == n and sleeping("986"))
+        (datum,) = lab.project.datums.list("p")
+        named = [[], [datum.id[:12]], [f"{datum.id[:8]},{datum.id}"]][n % 3]
+        assert cli.run(["-C", str(lab.root), "restart", "datum", "p", *named]) == 0
+    worker.join(PATIENCE)
+    (datum,) = lab.project.datums.list("p")
+    assert (datum.state, datum.tries, times()) == ("success", 1, 8)
+    assert lab.files("p") == {"1": "hangs"} and not sleeping("986")
+    assert lab.project.jobs.inspect("p").notes == (f"datum {datum.id[:12]} was begun again by restart-datum",)
+
+
+def test_what_cannot_be_restarted_is_said(lab: Lab, tmp_path: Path) -> None:
+    lab.git("config", "gitpipe.sandbox", "none")
+    go = tmp_path / "go"
+    lab.data("a", {"1": "quick", "2": "slow"})
+    script = f"if grep -q slow /pfs/a/*; then until [ -e {go} ]; do sleep 0.05; done; fi; cp /pfs/a/* /pfs/out"
+    lab.pipeline("p", {"a": "/*"}, script)
+    lab.project.reconciler.plan()
+    with pytest.raises(Refused, match=r"of p is queued, not running.*run-pipeline p"):
+        lab.project.datums.restart("p", [])
+    worker = threading.Thread(target=lambda: lab.project.run(), daemon=True)
+    worker.start()
+    until(lambda: "success" in states_or_none(lab, "p").values())
+    done = next(datum for datum in lab.project.datums.list("p") if datum.state == "success")
+    with pytest.raises(Refused, match=rf"datum {done.id[:12]} \(a:/1\) is success"):
+        lab.project.datums.restart("p", [done.id])
+    with pytest.raises(NotFound, match="no datum 'ffff0000'"):
+        lab.project.datums.restart("p", ["ffff0000"])
+    with pytest.raises(NotFound, match="no job or pipeline 'q'"):
+        lab.project.datums.restart("q", [])
+    go.touch()
+    worker.join(PATIENCE)
+    with pytest.raises(Refused, match=r"of p is success, not running"):
+        lab.project.datums.restart("p", [done.id])
+    assert lab.files("p") == {"1": "quick", "2": "slow"}

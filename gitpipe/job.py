@@ -194,7 +194,10 @@ class JobRunner:
             return None
         spec_head = self.pipelines.head()
         version = self.pipelines.versions(spec_head).get(job.pipeline)
-        if version is None or job.pipeline in self.pipelines.stopped():
+        stopped = job.pipeline in self.pipelines.stopped()
+        if version is None or stopped:
+            if stopped:
+                self.reconciler.hold(job.pipeline)
             self.journal.drop_job(seq)
             return None
         pipeline = self.pipelines.load(job.pipeline, version)

@@ -83,7 +83,7 @@ class JobState(str, enum.Enum):
     QUEUED = "queued"  # waits for its upstream jobs, for the job before it, or for the runner
     RUNNING = "running"  # its datums are being worked on, or its commit is being written
     SUCCESS = "success"  # its output commit is on the output branch
-    FAILED = "failed"  # a datum failed, or its output could not be merged; nothing was published
+    FAILED = "failed"  # a datum failed, its time was over, or its output could not be merged; nothing was published
     UNRUNNABLE = "unrunnable"  # an upstream job of the same set failed
     KILLED = "killed"  # stopped by a person
     SUPERSEDED = "superseded"  # passed over for a newer commit set, as `commits` is ``newest``; it has no output

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 from collections.abc import Callable
@@ -11,8 +12,10 @@ import pytest
 
 from gitpipe import cli
 from gitpipe.errors import BadSpec, NotFound, Refused, UsageError
+from gitpipe.journal import JobState
 from gitpipe.provenance import read_origin
 from gitpipe.schedule import duration, spelled
+from tests.conftest import ROOT, Shell
 from tests.lab import Lab
 from tests.test_datumviews import sleeping, states, states_or_none
 
@@ -342,3 +345,123 @@ def test_what_cannot_be_restarted_is_said(lab: Lab, tmp_path: Path) -> None:
     with pytest.raises(Refused, match=r"of p is success, not running"):
         lab.project.datums.restart("p", [done.id])
     assert lab.files("p") == {"1": "quick", "2": "slow"}
+
+
+# ---------------------------------------------------------------- stop-pipeline, start-pipeline
+
+
+@pytest.mark.parametrize("forget", [False, True])
+@pytest.mark.parametrize("commits", ["every", "newest"])
+def test_what_was_missed_while_stopped_is_caught_up(lab: Lab, commits: str, forget: bool) -> None:
+    """As `commits` says, also by what lies below; I3 for what joins it with others; I1."""
+    shas = [lab.data("a", {"x": "0"})]
+    lab.data("b", {"y": "0"})
+    lab.pipeline("p", {"a": "/"}, commits=commits)
+    lab.pipeline("q", {"p": "/"})
+    lab.pipeline("c", {"a": "/"})
+    lab.pipeline("join", {"p": "/", "c": "/", "b": "/"}, "cat /pfs/p/x /pfs/c/x /pfs/b/y > /pfs/out/z")
+    lab.run()
+    lab.project.pipelines.stop("p")
+    shas += [lab.data("a", {"x": "1"})]
+    lab.run()
+    b = lab.data("b", {"y": "1"})
+    shas += [lab.data("a", {"x": str(n)}) for n in (2, 3)]
+    lab.run()
+    if forget:
+        lab.forget()
+        lab.run()
+    assert len(lab.made("p")) == 1 and len(lab.made("c")) == 4
+    lab.project.pipelines.start("p")
+    lab.run()
+    expected = shas if commits == "every" else [shas[0], shas[3]]
+    assert [made.sources["a"] for made in lab.made("p")] == expected
+    assert [made.sources["a"] for made in lab.made("q")] == expected
+    assert lab.files("join") == {"z": "331"} and lab.made("join")[-1].sources["b"] == b
+    assert lab.project.jobs.failures() == []
+    assert lab.run() == [] and len(lab.made("p")) == len(expected)
+
+
+def test_a_stop_and_start_with_jobs_in_the_queue_loses_none(lab: Lab, tmp_path: Path) -> None:
+    """What came to its turn while the pipeline was stopped is not forgotten."""
+    lab.git("config", "gitpipe.sandbox", "none")
+    begun, go = tmp_path / "begun", tmp_path / "go"
+    shas = [lab.data("a", {"x": "0"})]
+    wait = f"if grep -q 1 /pfs/a/x; then touch {begun}; until [ -e {go} ]; do sleep 0.05; done; fi"
+    lab.pipeline("p", {"a": "/"}, f"{wait}; cp /pfs/a/x /pfs/out")
+    lab.run()
+    shas += [lab.data("a", {"x": str(n)}) for n in (1, 2, 3)]
+    worker = threading.Thread(target=lambda: lab.project.run(), daemon=True)
+    worker.start()
+    until(begun.exists)
+    lab.project.pipelines.stop("p")
+    go.touch()
+    worker.join(PATIENCE)
+    assert [made.sources["a"] for made in lab.made("p")] == shas[:2], "what ran comes to its end"
+    lab.project.pipelines.start("p")
+    lab.run()
+    assert [made.sources["a"] for made in lab.made("p")] == shas
+    assert lab.run() == []
+
+
+# ---------------------------------------------------------------- with the background runner
+
+
+def test_commits_while_the_runner_is_at_work(scratch: Path, sh: Shell) -> None:
+    """`newest`: what comes while a job runs is one job more, `wait` ends, and a stopped pipeline catches up."""
+    sh("gitpipe init && git config gitpipe.engine local && gitpipe create-repo a", cwd=scratch)
+    spec = {
+        "pipeline": {"name": "p"},
+        "transform": {"cmd": ["sh", "-c", "cp /pfs/a/x /pfs/out"]},
+        "input": {"pfs": {"repo": "a", "glob": "/"}},
+        "commits": "newest",
+        "code": [],
+    }
+    (scratch / "p.json").write_text(json.dumps(spec))
+    sh("gitpipe create-pipeline -f p.json", cwd=scratch)
+    for n in range(6):
+        sh(f"echo {n} | gitpipe put-file a x -f -", cwd=scratch)
+    sh("gitpipe wait --timeout 180", cwd=scratch)
+    assert sh("gitpipe get-file p x", cwd=scratch) == "5\n"
+    ran = sh("gitpipe list-job -p p", cwd=scratch).splitlines()[1:]
+    assert all(line.rstrip().endswith(("success", "superseded")) for line in ran)
+    sh("gitpipe stop-pipeline p", cwd=scratch)
+    for n in range(6, 9):
+        sh(f"echo {n} | gitpipe put-file a x -f -", cwd=scratch)
+    sh("gitpipe wait --timeout 180", cwd=scratch)
+    assert sh("gitpipe get-file p x", cwd=scratch) == "5\n"
+    sh("gitpipe start-pipeline p && gitpipe wait --timeout 180", cwd=scratch)
+    assert sh("gitpipe get-file p x", cwd=scratch) == "8\n"
+
+
+def test_a_timeout_and_a_restart_under_the_background_runner(scratch: Path, sh: Shell) -> None:
+    """The job's own shell is killed and another one begun; what takes too long fails and `wait` says why."""
+    sh("gitpipe init && git config gitpipe.engine local && gitpipe create-repo a", cwd=scratch)
+    sh("git config gitpipe.sandbox none && echo 1 | gitpipe put-file a x -f -", cwd=scratch)
+    begun = scratch / ".git" / "begun"
+    script = f"echo x >> {begun}; if [ $(wc -l < {begun}) = 1 ]; then sleep 985; fi; cp /pfs/a/x /pfs/out"
+    spec = {
+        "pipeline": {"name": "p"},
+        "transform": {"cmd": ["sh", "-c", script]},
+        "input": {"pfs": {"repo": "a", "glob": "/"}},
+        "code": [],
+    }
+    (scratch / "p.json").write_text(json.dumps(spec))
+    sh("gitpipe create-pipeline -f p.json", cwd=scratch)
+    until(lambda: begun.exists() and sleeping("985"))
+    assert "is killed and begun again" in sh("gitpipe restart-datum p", cwd=scratch)
+    sh("gitpipe wait --timeout 180", cwd=scratch)
+    assert sh("gitpipe get-file p x", cwd=scratch) == "1\n" and not sleeping("985")
+    slow = {**spec, "transform": {"cmd": ["sleep", "984"]}, "jobTimeout": "1s"}
+    (scratch / "p.json").write_text(json.dumps(slow))
+    sh("gitpipe update-pipeline -f p.json", cwd=scratch)
+    assert "p: timed out after 1s" in sh("gitpipe wait --timeout 180", cwd=scratch, status=3, stderr=True)
+    until(lambda: not sleeping("984"))
+    assert sh("gitpipe get-file p x", cwd=scratch) == "1\n"
+
+
+def test_each_state_of_a_job_has_its_sentence_in_the_docs() -> None:
+    page = (ROOT / "docs/commands.md").read_text()
+    section = page[page.index("### `list-job`") : page.index("### `inspect-job")]
+    assert [line.split("`")[1] for line in section.splitlines() if line.startswith("| `") and "--" not in line] == [
+        state.value for state in JobState
+    ]

@@ -222,7 +222,10 @@ class Scheduler:
         if len(ready) < 2 or not self.pipelines.newest_only(pipeline.spec):
             return job
         for chosen in reversed(ready[1:]):
-            inputs = self.reconciler.inputs_of(pipeline, chosen.set_id)
+            try:
+                inputs = self.reconciler.inputs_of(pipeline, chosen.set_id)
+            except GitpipeError:
+                return job  # something is lost: the job that asks for it is to say so
             if not isinstance(inputs, Unready) or not (inputs.passed or inputs.silent):
                 cause = self.journal.set_cause(chosen.set_id)
                 self.journal.pass_over(ready[: ready.index(chosen)], f"passed over for a newer commit set ({cause})")

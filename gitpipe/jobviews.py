@@ -44,7 +44,9 @@ class Jobs:
     def inspect(self, name: str) -> JobInfo:
         """A job by (abbreviated) id, or a pipeline's newest, with what it ran in."""
         row = self.find(name)
-        return replace(job_info(row), ran_in=tuple(self._ran_in(row)))
+        info = replace(job_info(row), ran_in=tuple(self._ran_in(row)))
+        count = self.journal.passed_over(row)
+        return replace(info, notes=(*info.notes, f"before it {passed(count)}")) if count else info
 
     def _ran_in(self, row: JobRow) -> Iterator[dict[str, Any]]:
         places = self.journal.places(row)
@@ -158,8 +160,15 @@ class Jobs:
     def newest(self) -> builtins.list[JobRow]:
         """The newest finished job of each pipeline."""
         return self.journal.jobs(
-            "seq IN (SELECT MAX(seq) FROM jobs WHERE state NOT IN ('queued', 'running') GROUP BY pipeline)"
+            "seq IN (SELECT MAX(seq) FROM jobs WHERE state NOT IN ('queued', 'running', 'superseded') "
+            "GROUP BY pipeline)"
         )
+
+    def passed_over(self) -> Iterator[str]:
+        """Which pipelines passed over commit sets before their newest job, a line each."""
+        for row in self.newest():
+            if count := self.journal.passed_over(row):
+                yield f"{row.pipeline}: before its newest job {passed(count)}"
 
     def failures(self) -> builtins.list[JobRow]:
         """Newest jobs that did not succeed, the causes before what they made unrunnable."""
@@ -167,8 +176,14 @@ class Jobs:
         return sorted(bad, key=lambda j: (j.state is JobState.UNRUNNABLE, j.seq))
 
     def since(self, seq: int) -> builtins.list[JobRow]:
-        """Jobs that were not over when job `seq` was the newest one, and all after it."""
-        return self.journal.jobs("seq > ?", [seq])
+        """Jobs after job `seq`, but for those that were passed over: there may be thousands."""
+        return self.journal.jobs("seq > ? AND state != 'superseded'", [seq])
+
+
+def passed(count: int) -> str:
+    """How many commit sets have no output."""
+    sets = "1 older commit set was" if count == 1 else f"{count} older commit sets were"
+    return f"{sets} passed over (commits: newest)"
 
 
 def progress(row: JobRow) -> Progress:

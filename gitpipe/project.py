@@ -44,7 +44,7 @@ from gitpipe.job import Settings as JobSettings
 from gitpipe.joblog import JobLogs
 from gitpipe.jobviews import Jobs, job_info, progress
 from gitpipe.journal import JobRow, Journal
-from gitpipe.pipelines import INIT_BRANCH, SPEC_REF, PipelineStore
+from gitpipe.pipelines import COMMITS, INIT_BRANCH, NEWEST, SPEC_REF, PipelineStore
 from gitpipe.preview import Preview
 from gitpipe.reconcile import Reconciler
 from gitpipe.record import MERGE, Records
@@ -108,6 +108,9 @@ class Settings:
         preload = found.get("gitpipe.preload", "auto")
         if preload not in ("auto", "never"):
             raise UsageError(f"git config gitpipe.preload is {preload!r}: use auto or never")
+        commits = found.get(COMMITS, "every")
+        if commits not in ("every", NEWEST):
+            raise UsageError(f"git config gitpipe.commits is {commits!r}: use every or newest")
         try:
             linger = float(found.get("gitpipe.linger", 300))
         except ValueError as error:
@@ -537,6 +540,7 @@ class Project:
             failures=tuple(job_info(j) for j in self.jobs.failures()),
             clocks=tuple(self._clocks()),
             waiting=tuple(self._waiting()),
+            passed=tuple(self.jobs.passed_over()),
             warnings=tuple(self._warnings()),
         )
 

@@ -20,8 +20,8 @@ from gitpipe.faults import point
 from gitpipe.graph import upstream
 from gitpipe.job import JobRunner
 from gitpipe.journal import JobRow, JobState, Journal, Unwritable
-from gitpipe.pipelines import PipelineStore
-from gitpipe.reconcile import Reconciler
+from gitpipe.pipelines import Pipeline, PipelineStore
+from gitpipe.reconcile import Reconciler, Unready
 
 POLL_SECONDS = 0.05
 LOOK_SECONDS = 5.0
@@ -193,18 +193,44 @@ class Scheduler:
         if not waiting or self._stop.is_set():
             return
         try:
-            specs = {n: p.spec for n, p in self.pipelines.all(self.pipelines.head()).items()}
+            found = self.pipelines.all(self.pipelines.head())
         except GitpipeError as error:
             # A broken spec must not end the runner: what is queued waits until it is mended, who waits is told.
             self.journal.set_meta("trouble", str(error))
             self._busy = False
             return
+        specs = {name: pipeline.spec for name, pipeline in found.items()}
         for job in waiting:
             if len(self._active) >= MAX_JOBS:
                 return
             above = upstream(specs, job.pipeline) if job.pipeline in specs else set()
-            if not any(name in first and first[name].set_id <= job.set_id for name in above):
-                self._start(job)
+            before = min((first[name].set_id for name in above if name in first), default=None)
+            if before is None or before > job.set_id:
+                self._start(self._newest(job, found[job.pipeline], before) if job.pipeline in found else job)
+
+    def _newest(self, job: JobRow, pipeline: Pipeline, before: int | None) -> JobRow:
+        """`job`, the oldest of its pipeline; or, with `commits` ``newest``, the newest that may run, those before it
+        passed over.
+
+        Of those that may run: one that still waits for its upstream is no reason to pass over another, else a pipeline
+        below a slow one would never have its turn while commits keep coming.
+
+        Args:
+            before: the first set that upstream pipelines are not done with; None: they are done with all.
+        """
+        ready = [each for each in self.journal.queue(job.pipeline) if before is None or each.set_id < before]
+        if len(ready) < 2 or not self.pipelines.newest_only(pipeline.spec):
+            return job
+        for chosen in reversed(ready[1:]):
+            try:
+                inputs = self.reconciler.inputs_of(pipeline, chosen.set_id)
+            except GitpipeError:
+                return job  # something is lost: the job that asks for it is to say so
+            if not isinstance(inputs, Unready) or not (inputs.passed or inputs.silent):
+                cause = self.journal.set_cause(chosen.set_id)
+                self.journal.pass_over(ready[: ready.index(chosen)], f"passed over for a newer commit set ({cause})")
+                return chosen
+        return job
 
     def _start(self, job: JobRow) -> None:
         thread = threading.Thread(target=self._run, args=(job,), name=f"job-{job.pipeline}", daemon=True)

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from gitpipe.cli import complete, show
-from gitpipe.cli.app import JOBS, MANY, Raw, command, project, standard_input
+from gitpipe.cli.app import JOBS, MANY, Raw, command, project, say, standard_input
 from gitpipe.cli.progress import JobProgress
 from gitpipe.errors import GitpipeError, JobFailed, UsageError
 from gitpipe.views import JobInfo
@@ -80,6 +80,32 @@ def stop_job(
     """
     stopped = project().jobs.stop(job)
     print(f"{stopped.pipeline}: stopped; 'gitpipe run-pipeline {stopped.pipeline}' runs it again")
+
+
+@command("restart-datum", JOBS)
+def restart_datum(
+    job: Annotated[
+        str,
+        typer.Argument(
+            metavar="JOB|PIPELINE",
+            help="A running job's id, or a pipeline (what it is at).",
+            autocompletion=complete.jobs_and_pipelines,
+        ),
+    ],
+    datums: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[DATUM]...",
+            help="Their ids, or the first digits, also with commas between; all that run, if there is none.",
+            autocompletion=complete.datums,
+        ),
+    ] = None,
+) -> None:
+    """Kill datums that run and begin them again, which counts as no try.
+
+    Example: gitpipe restart-datum model
+    """
+    say(project().datums.restart(job, [each for word in datums or () for each in word.split(",")]))
 
 
 FIRST = 20

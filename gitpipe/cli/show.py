@@ -482,6 +482,7 @@ def status_lines(status: StatusInfo, last_lines: Callable[[JobInfo], list[str]])
     yield from pairs(*(("Cron", line) for line in status.clocks))
     yield from pairs(*(("Pending", line) for line in status.pending))
     yield from pairs(*(("Waits", line) for line in status.waiting))
+    yield from pairs(*(("Passed over", line) for line in status.passed))
     for job in status.failures:
         which = f"job {short(job.id)}" if job.id else job.state  # one that never ran has no id
         when = f", {ago(job.finished)}" if job.finished is not None else ""

@@ -12,6 +12,7 @@ import shutil
 import sys
 import tarfile
 import tempfile
+from collections.abc import Collection
 from pathlib import Path
 
 from gitpipe.executors.local import WorkerPool
@@ -57,9 +58,9 @@ class Host:
                 self._pool.give(worker)
         return results
 
-    def abort(self, pipeline: str) -> None:
-        """Kill what runs of a pipeline here; the calls that wait for it get lost results."""
-        self._pool.abort(pipeline)
+    def abort(self, pipeline: str, datums: Collection[str] | None = None) -> None:
+        """Kill what runs of a pipeline here, or some datums of it; the calls that wait for it get lost results."""
+        self._pool.abort(pipeline, datums)
 
     # --- without a shared file system ---
 

@@ -23,7 +23,7 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -107,13 +107,14 @@ class RayExecutor:
         *,
         watch: SlotWatcher | None = None,
         stopped: Callable[[], bool] = lambda: False,
+        ended: Callable[[], Collection[str]] = tuple,
     ) -> Iterator[Result]:
         """See `gitpipe.executors.Executor`.
 
         Raises:
             StageFailed: Ray cannot be started or reached, or ended a second time.
         """
-        return Spread(tasks, slots, lambda number: self.open_seat(stage, number), watch, stopped).results()
+        return Spread(tasks, slots, lambda number: self.open_seat(stage, number), watch, stopped, ended).results()
 
     def open_seat(self, stage: Stage, number: int) -> RaySeat:
         """A seat on the node that slot `number` falls to; waits for Ray."""
@@ -503,10 +504,10 @@ class _Host:
         finally:
             partial.unlink(missing_ok=True)
 
-    def abort(self, pipeline: str) -> None:
+    def abort(self, pipeline: str, datums: Collection[str] | None = None) -> None:
         """Kill what runs of a pipeline there; nobody waits for the answer, as the actor may be gone."""
         with contextlib.suppress(Exception):
-            self.handle.abort.remote(pipeline)
+            self.handle.abort.remote(pipeline, datums)
 
     def close(self) -> None:
         import ray
@@ -565,10 +566,10 @@ class RaySeat:
             self.appetite = max(self.appetite // 2, 1)
         return results
 
-    def abort(self) -> None:
+    def abort(self, datums: Collection[str] | None = None) -> None:
         """See `gitpipe.executors.spread.Seat`."""
         if self._host is not None:
-            self._host.abort(self._stage.pipeline)
+            self._host.abort(self._stage.pipeline, datums)
 
     def close(self) -> None:
         """The worker stays warm in its actor, unless that keeps from others what it reserves."""

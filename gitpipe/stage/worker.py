@@ -102,6 +102,7 @@ class Worker:
         self._place: dict[str, str] = {}
         self._aborted = False
         self.alive = True
+        self.datum = ""  # that it runs
 
     def run(self, task: Task) -> Result:
         """Run the stage on one datum.
@@ -114,6 +115,7 @@ class Worker:
         """
         if not self.alive:
             return Result(task.datum, error="the worker has ended", lost=True)
+        self.datum = task.datum
         try:
             if self._agent is None:
                 self._place = self._look()
@@ -131,6 +133,8 @@ class Worker:
         except StageFailed:
             self.close()
             raise
+        finally:
+            self.datum = ""
 
     def _run(self, task: Task, agent: _Agent) -> Result:
         try:

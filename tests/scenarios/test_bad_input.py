@@ -105,6 +105,7 @@ ROWS: dict[str, Row] = {
     "list-job": Row("", ("--pipeline {pipeline}", "--limit {count}")),
     "inspect-job": Row("{job}", (), 1, 1),
     "stop-job": Row("{job}", (), 1, 1, writes=True, works=False),
+    "restart-datum": Row("{job}", (), 1, None, writes=True, works=False),
     "list-datum": Row("{job}", ("-f {spec} --number {count}",), 0, 1),
     "inspect-datum": Row("{job} {datum}", (), 2, 2),
     "logs": Row("", ("--job {job}", "--pipeline {pipeline}", "--datum {datum}", "--tail {tail}")),

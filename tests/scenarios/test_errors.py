@@ -386,6 +386,7 @@ EVERY = [
     "list-job",
     "inspect-job x",
     "stop-job x",
+    "restart-datum x y",
     "list-datum x",
     "inspect-datum x y",
     "logs",

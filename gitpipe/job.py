@@ -139,6 +139,8 @@ class JobRunner:
                 seq, state=JobState.FAILED, finished=time.time(), reason=str(error), notes=work.notes, **work.counts
             )
             return JobState.FAILED
+        finally:
+            self.logs.settle(seq)
         if output is None:
             self.journal.drop_job(seq)
             return None
@@ -221,6 +223,7 @@ class JobRunner:
             )
         if job.started is None:
             self.logs.forget(seq)  # else it goes on where it was stopped or killed, and so do its logs
+        self.logs.settle(seq)
         point("job-recorded")
         return Work(job, pipeline, parts, origin, parent, spec_head)
 
@@ -416,10 +419,16 @@ class JobRunner:
             return stopped()
 
         point("datum-before")
-        tasks = (self._task(work, d, tries[d] + 1 >= work.pipeline.spec.datum_tries) for d in todo)
+        live: dict[str, str] = {}
+
+        def task(datum: str) -> Task:
+            live[datum] = self.logs.live_file(seq, datum)
+            return self._task(work, datum, tries[datum] + 1 >= work.pipeline.spec.datum_tries, live[datum])
+
+        tasks = map(task, todo)
         for result in self.executor.run(stage, tasks, slots, watch=watch, stopped=ending):
             try:
-                self.logs.append(seq, result.datum, result.log)
+                self.logs.append(seq, result.datum, result.log, live.pop(result.datum, ""))
             except OSError as error:  # a datum may have filled the disk; that is to fail it alone
                 work.notes.setdefault(f"the log of a datum is not complete: {error.strerror}")
             if result.note:
@@ -524,7 +533,7 @@ class JobRunner:
                 raise
         return target
 
-    def _task(self, work: Work, datum_id: str, last: bool) -> Task:
+    def _task(self, work: Work, datum_id: str, last: bool, live: str) -> Task:
         datum = work.all[datum_id]
         env: dict[str, str] = {}
         for part in datum.inputs:
@@ -539,7 +548,7 @@ class JobRunner:
             env[f"{prefix}_PIPELINE_NAME"] = work.pipeline.name
         env["PPS_PIPELINE_NAME"], env["PPS_SPEC_COMMIT"] = work.pipeline.name, work.origin.version
         inputs = tuple(TaskInput(p.name, p.match, p.commit.sha, p.files, p.empty_files) for p in datum.inputs)
-        return Task(datum_id, inputs, tuple(env.items()), last)
+        return Task(datum_id, inputs, tuple(env.items()), last, live)
 
     def _fail(self, work: Work, errors: Mapping[str, Result]) -> None:
         self.blobs.sync()

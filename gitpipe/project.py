@@ -195,7 +195,14 @@ class Project:
             return {n: p.spec.parallelism for n, p in self.store.all(self.store.head()).items()}
 
         records = Records(self.repo)
-        return Jobs(self.journal, self.logs, lambda: nudges.runner_lives(self.repo.common), slots, records)
+        return Jobs(
+            self.journal,
+            self.logs,
+            lambda: nudges.runner_lives(self.repo.common),
+            slots,
+            records,
+            lambda: bool(nudges.pending(self.repo.common)),
+        )
 
     @functools.cached_property
     def datums(self) -> JobDatums:

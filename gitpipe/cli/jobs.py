@@ -162,21 +162,30 @@ def logs(
     tail: Annotated[
         int | None, typer.Option("--tail", min=0, max=MANY, metavar="N", help="The last N lines only.")
     ] = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on with what is printed meanwhile, until the job is over.")
+    ] = False,
     raw: Raw = False,
 ) -> None:
     """Print what the code of jobs wrote to standard output and standard error.
 
     Example: gitpipe logs --pipeline model --tail 20
+
+    Example: gitpipe logs -f --pipeline model
     """
     jobs = project().jobs
-    lines = jobs.logs(job=job, pipeline=pipeline, datum=datum, tail=tail)
-    if raw:
-        show.raw(lines)
-        return
+    read = jobs.follow if follow else jobs.logs
     printed = False
-    for line in lines:
-        print(show.log_message(line))
+    for line in read(job=job, pipeline=pipeline, datum=datum, tail=tail):
+        if raw:
+            show.raw([line])
+        else:
+            print(show.log_message(line))
+        if follow:
+            sys.stdout.flush()
         printed = True
+    if raw:
+        return
     if job is not None and not printed and tail != 0:
         # A program that could not be started has printed nothing: whoever was sent here is to find out why.
         one = jobs.inspect(job)

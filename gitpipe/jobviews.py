@@ -16,7 +16,6 @@ from gitpipe.journal import JobRow, JobState, Journal
 from gitpipe.record import Records, versions
 from gitpipe.views import JobInfo, LogLine, Progress, WorkerInfo
 
-
 LOOK_SECONDS = 0.2
 PATIENCE = 15.0
 """Seconds to wait for a runner to come, before what was to be followed is given up."""

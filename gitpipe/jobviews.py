@@ -226,9 +226,7 @@ class Jobs:
 
     def newest(self) -> builtins.list[JobRow]:
         """The newest finished job of each pipeline."""
-        return self.journal.jobs(
-            "seq IN (SELECT MAX(seq) FROM jobs WHERE state NOT IN ('queued', 'running') GROUP BY pipeline)"
-        )
+        return self.journal.newest_ended()
 
     def failures(self) -> builtins.list[JobRow]:
         """Newest jobs that did not succeed, the causes before what they made unrunnable."""

@@ -410,6 +410,12 @@ class Journal:
         )
         return rows[0] if rows else None
 
+    def newest_ended(self) -> list[JobRow]:
+        """The newest job of each pipeline that is over."""
+        return self.jobs(
+            "seq IN (SELECT MAX(seq) FROM jobs WHERE state NOT IN ('queued', 'running') GROUP BY pipeline)"
+        )
+
     def forget_pipeline(self, pipeline: str) -> None:
         """Drop all that is known of a pipeline."""
         with self.transaction() as db:

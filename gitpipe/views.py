@@ -395,6 +395,12 @@ class StatusInfo:
     clocks: tuple[str, ...] = ()  # cron inputs and their next tick, worded
     waiting: tuple[str, ...] = ()  # pipelines with an input that has no data yet, worded
     containers: str = ""  # what runs the images of pipelines; "" where none has one
+    stale: tuple[str, ...] = ()  # why outputs are not up to date, where nothing is at work on that
+
+    @property
+    def well(self) -> bool:
+        """Whether nothing failed, and nothing is left as it is that should be done."""
+        return not self.failures and not self.stale
 
 
 @dataclass(frozen=True, slots=True)

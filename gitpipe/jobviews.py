@@ -49,6 +49,28 @@ class Jobs:
             return [job_info(row) for row in self.journal.jobs(tail=tail)]
         return [job_info(row) for row in self._of(pipeline, tail)]
 
+    def watch(
+        self, pipeline: str | None = None, limit: int | None = None
+    ) -> Iterator[tuple[builtins.list[JobInfo], builtins.list[JobInfo]]]:
+        """(what `list` gives, those of it that are new or changed, oldest first), now and at each change, for ever.
+
+        Also each second without one, since ages change.  A job counts as changed when its state does, or what became
+        of its datums.
+        """
+        tail = "ORDER BY COALESCE(started, 1e18) DESC, seq DESC" + (f" LIMIT {int(limit)}" if limit else "")
+        known: dict[int, JobRow] = {}
+        given = 0.0
+        while True:
+            rows = self.journal.jobs(tail=tail) if pipeline is None else self._of(pipeline, tail)
+            changed = [row for row in rows if known.get(row.seq) != row]
+            if changed or time.monotonic() - given > 1:
+                given = time.monotonic()
+                yield [job_info(row) for row in rows], [job_info(row) for row in reversed(changed)]
+            known = {row.seq: row for row in rows}
+            time.sleep(LOOK_SECONDS)
+            if self.journal.vanished():
+                self.journal.reopen()
+
     def inspect(self, name: str) -> JobInfo:
         """A job by (abbreviated) id, or a pipeline's newest, with what it ran in."""
         row = self.find(name)

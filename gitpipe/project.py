@@ -574,20 +574,24 @@ class Project:
             clocks=tuple(self._clocks()),
             waiting=tuple(self._waiting()),
             warnings=tuple(self._warnings()),
-            stale=tuple([*self._trouble(), *self._left()]),
+            stale=(*self._said("trouble"), *self._left()),
         )
 
-    def _trouble(self) -> list[str]:
-        """What keeps pipelines from running at all."""
-        return [text for key in ("trouble", "broken") for text in self.journal.meta(key).splitlines() if text]
+    def _said(self, *keys: str) -> list[str]:
+        """What the runner has left word of: ``trouble`` keeps pipelines from running at all."""
+        return [text for key in keys for text in self.journal.meta(key).splitlines() if text]
 
     def _left(self) -> list[str]:
         """What is to be done, while no runner is there to do it."""
         if nudges.runner_lives(self.repo.common):
             return []
+        return [*(f"{job.pipeline}: {job.state.value}" for job in self.journal.unfinished()), *self._moved()]
+
+    def _moved(self) -> list[str]:
         moved = self.reconciler.moved()
-        changed = [f"{', '.join(moved)} changed since the last run: `gitpipe wait` or `gitpipe run`"] if moved else []
-        return [*(f"{job.pipeline}: {job.state.value}" for job in self.journal.unfinished()), *changed]
+        if not moved or nudges.runner_lives(self.repo.common):
+            return []
+        return [f"{', '.join(moved)} changed since the last run: `gitpipe wait` or `gitpipe run`"]
 
     def _containers(self) -> str:
         """Which engine there is; asked where a pipeline has an image only, as it takes a moment."""
@@ -613,9 +617,7 @@ class Project:
             yield f"{hand.pipeline}, {hand.name}: {said}"
 
     def _warnings(self) -> Iterator[str]:
-        yield from (
-            text for key in ("trouble", "broken", "clock") for text in self.journal.meta(key).splitlines() if text
-        )
+        yield from self._said("trouble", "broken", "clock")
         if missing := hookplace.trouble(self.repo):
             yield missing
         known, stopped = self.store.trusted_and_stopped()
@@ -631,9 +633,7 @@ class Project:
                 yield f"{name} came from branch {source.branch}, which is gone: it is not updated any more"
         yield from self.behind()
         yield from self.checkouts.kept_aside()
-        moved = self.reconciler.moved()
-        if moved and not nudges.runner_lives(self.repo.common):
-            yield f"{', '.join(moved)} changed since the last run: `gitpipe wait` or `gitpipe run`"
+        yield from self._moved()
 
     def behind(self) -> list[str]:
         """The working trees that did not follow their branch, and what to do, a line each."""

@@ -17,10 +17,13 @@ from pathlib import Path
 
 import pytest
 
+from gitpipe.cli.progress import bar_text, rate_text
 from gitpipe.joblog import JobLogs, Limits
 from gitpipe.stage import Secret
 from gitpipe.stage.live import MAX_LIVE, Live
 from gitpipe.stage.secret import Redactor, Stream
+from gitpipe.views import Progress
+from tests.conftest import end_runner, read_terminal
 from tests.lab import Lab
 from tests.stagekit import Kit
 
@@ -154,6 +157,72 @@ def test_tries_and_err_cmd_are_all_there_once(running: Lab, go: Path) -> None:
     assert next(lines).message == "begin"
     go.touch()
     assert [line.message for line in lines] == said(running, job="p")[1:] == ["begin", "rescued"]
+
+
+# ---------------------------------------------------------------- tables and bars that stay fresh
+
+
+def test_list_job_watches_with_a_line_a_change(running: Lab, go: Path) -> None:
+    running.pipeline("p", {"a": "/*"}, waiting(go))
+    command = ["gitpipe", "list-job", "--watch", "--raw"]
+    with subprocess.Popen(command, cwd=running.root, stdout=subprocess.PIPE, encoding="utf-8") as watcher:
+        assert watcher.stdout
+        begin(running)
+        seen: list[tuple[str, str, int]] = []
+        for line in watcher.stdout:
+            job = json.loads(line)
+            seen.append((job["pipeline"], job["state"], job["processed"]))
+            if job["state"] == "running":
+                go.touch()
+            if job["state"] == "success":
+                watcher.send_signal(signal.SIGINT)
+    assert watcher.returncode == 130
+    assert seen[-1] == ("p", "success", 1) and ("p", "running", 0) in seen and len(set(seen)) >= 2
+
+
+def test_list_job_stays_fresh_in_a_terminal(running: Lab, go: Path) -> None:
+    running.pipeline("p", {"a": "/*"}, waiting(go))
+    master, terminal = os.openpty()
+    shown = ""
+    with subprocess.Popen(["gitpipe", "list-job", "-w"], cwd=running.root, stdout=terminal) as watcher:
+        os.close(terminal)
+        begin(running)
+        while "success" not in shown:
+            shown += os.read(master, 65536).decode()
+            if "running" in shown:
+                go.touch()
+        watcher.send_signal(signal.SIGINT)
+        shown += read_terminal(master)
+    os.close(master)
+    assert watcher.returncode == 130
+    screens = shown.split("\x1b[H\x1b[2J")
+    assert len(screens) > 2 and all(screen.count("OUTPUT COMMIT") == 1 for screen in screens[1:-1])
+    assert shown.rpartition("\x1b[?1049l")[2].count("success") == 1, "the last table stays"
+
+
+def test_ctrl_c_of_wait_leaves_the_runner_at_work(running: Lab, go: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    running.pipeline("p", {"a": "/*"}, waiting(go))
+    monkeypatch.delenv("GITPIPE")
+    with subprocess.Popen(
+        ["gitpipe", "wait"], cwd=running.root, stdout=subprocess.PIPE, stderr=subprocess.PIPE, encoding="utf-8"
+    ) as waiter:
+        until(lambda: running.project.jobs.list("p") and said(running, job="p"))
+        assert waiter.stdout
+        assert any("running" in line for line in iter(waiter.stdout.readline, ""))
+        waiter.send_signal(signal.SIGINT)
+        _, errors = waiter.communicate(timeout=PATIENCE)
+    assert waiter.returncode == 130 and "the runner goes on in the background" in errors
+    go.touch()
+    until(lambda: running.head("p"))
+    end_runner(running.root)
+
+
+def test_what_a_bar_says() -> None:
+    """What was skipped is no work that was done, so neither the rate nor the time left is taken from it."""
+    assert bar_text(Progress("j", "p", "running", 3, 2, 1, 9, 1)) == "3 + 2 + 1 / 9 running, 1 failed"
+    assert bar_text(Progress("j", "p", "success", 3, 2, 0, 5)) == "3 + 2 / 5 success"
+    assert [rate_text(speed, True) for speed in (None, 0.5, 12.345)] == ["", "30/min", "12.3/s"]
+    assert rate_text(3.0, False) == ""
 
 
 # ---------------------------------------------------------------- much, binary, secret

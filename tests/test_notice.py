@@ -1,4 +1,4 @@
-"""Somebody notices a job that failed: a command, a line at the next commit, an exit status; and nothing when all is well."""
+"""Somebody notices a job that failed: a command, a line at the next commit, an exit status; else nothing is said."""
 
 from __future__ import annotations
 

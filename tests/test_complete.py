@@ -63,7 +63,8 @@ def shop(tmp_path_factory: pytest.TempPathFactory, sealed: Path, monkeypatch: py
                     (100 + seq, state.value, f"{seq}" * 32),
                 )
                 db.execute(
-                    "INSERT INTO runs SELECT seq, ?, 1, 1, 0, 0, 0, '' FROM jobs WHERE id = ?",
+                    "INSERT INTO runs (seq, datum, ok, tries, seconds, bytes_in, bytes_out, error)"
+                    " SELECT seq, ?, 1, 1, 0, 0, 0, '' FROM jobs WHERE id = ?",
                     (f"d{seq}" * 32, f"{seq}" * 32),
                 )
         MADE.append(lab)

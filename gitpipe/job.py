@@ -137,6 +137,8 @@ class JobRunner:
             if halted():  # its workers were ended under it
                 return self._halted(work, halted)
             return self._failed(work, str(error))
+        finally:
+            self.logs.settle(seq)
         if output is None:
             self.journal.drop_job(seq)
             return None
@@ -232,6 +234,7 @@ class JobRunner:
         if job.started is None:
             self.logs.forget(seq)  # else it goes on where it was stopped or killed, and so do its logs
         self.journal.take_restarts(seq)  # of an earlier attempt: what ran then was begun again by now
+        self.logs.settle(seq)
         point("job-recorded")
         return Work(job, replace(pipeline, job=origin.job), parts, origin, parent, spec_head)
 
@@ -433,10 +436,16 @@ class JobRunner:
             return halt()
 
         point("datum-before")
-        tasks = (self._task(work, d, tries[d] + 1 >= work.pipeline.spec.datum_tries) for d in todo)
+        live: dict[str, str] = {}
+
+        def task(datum: str) -> Task:
+            live[datum] = self.logs.live_file(seq, datum)
+            return self._task(work, datum, tries[datum] + 1 >= work.pipeline.spec.datum_tries, live[datum])
+
+        tasks = map(task, todo)
         for result in self.executor.run(stage, tasks, slots, watch=watch, stopped=ending, ended=halt.restarts):
             try:
-                self.logs.append(seq, result.datum, result.log)
+                self.logs.append(seq, result.datum, result.log, live.pop(result.datum, ""))
             except OSError as error:  # a datum may have filled the disk; that is to fail it alone
                 work.notes.setdefault(f"the log of a datum is not complete: {error.strerror}")
             if result.note:
@@ -546,7 +555,7 @@ class JobRunner:
                 raise
         return target
 
-    def _task(self, work: Work, datum_id: str, last: bool) -> Task:
+    def _task(self, work: Work, datum_id: str, last: bool, live: str) -> Task:
         datum = work.all[datum_id]
         env: dict[str, str] = {}
         for part in datum.inputs:
@@ -561,7 +570,7 @@ class JobRunner:
             env[f"{prefix}_PIPELINE_NAME"] = work.pipeline.name
         env["PPS_PIPELINE_NAME"], env["PPS_SPEC_COMMIT"] = work.pipeline.name, work.origin.version
         inputs = tuple(TaskInput(p.name, p.match, p.commit.sha, p.files, p.empty_files) for p in datum.inputs)
-        return Task(datum_id, inputs, tuple(env.items()), last)
+        return Task(datum_id, inputs, tuple(env.items()), last, live)
 
     def _fail(self, work: Work, errors: Mapping[str, Result]) -> None:
         self.blobs.sync()

@@ -442,11 +442,18 @@ class Journal:
     def newest_over(self, pipeline: str, set_id: int) -> JobRow | None:
         """The newest job of `pipeline` that is over, at or before a set."""
         rows = self.jobs(
-            "pipeline = ? AND set_id <= ? AND state NOT IN ('queued', 'running')",
+            "pipeline = ? AND set_id <= ? AND state NOT IN ('queued', 'running', 'superseded')",
             [pipeline, set_id],
             "ORDER BY set_id DESC, seq DESC LIMIT 1",
         )
         return rows[0] if rows else None
+
+    def newest_ended(self) -> list[JobRow]:
+        """The newest job of each pipeline that is over."""
+        return self.jobs(
+            "seq IN (SELECT MAX(seq) FROM jobs WHERE state NOT IN ('queued', 'running', 'superseded')"
+            " GROUP BY pipeline)"
+        )
 
     def forget_pipeline(self, pipeline: str) -> None:
         """Drop all that is known of a pipeline."""

@@ -396,6 +396,12 @@ class StatusInfo:
     waiting: tuple[str, ...] = ()  # pipelines with an input that has no data yet, worded
     passed: tuple[str, ...] = ()  # pipelines that passed over commit sets before their newest job, worded
     containers: str = ""  # what runs the images of pipelines; "" where none has one
+    stale: tuple[str, ...] = ()  # why outputs are not up to date, where nothing is at work on that
+
+    @property
+    def well(self) -> bool:
+        """Whether nothing failed, and nothing is left as it is that should be done."""
+        return not self.failures and not self.stale
 
 
 @dataclass(frozen=True, slots=True)

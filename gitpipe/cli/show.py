@@ -220,7 +220,16 @@ def many(values: Iterable[object], columns: Columns, *, as_json: bool) -> None:
         table([name for name, _ in columns], [[cell(value) for _, cell in columns] for value in values])
 
 
-WIDTHS = {"COMMIT": 40, "PARENT": 40, "FINISHED": len("Less than a second ago")}
+AGE = len("Less than a second ago")
+WIDTHS = {
+    "COMMIT": 40,
+    "PARENT": 40,
+    "FINISHED": AGE,
+    "ID": 32,
+    "OUTPUT COMMIT": 52,
+    "STARTED": AGE,
+    "DURATION": AGE - 4,
+}
 
 
 def stream(values: Iterable[object], columns: Columns, *, as_json: bool) -> None:

@@ -32,7 +32,9 @@ from gitpipe.executors import SlotWatcher
 from gitpipe.executors.host import Host, pack
 from gitpipe.executors.spread import Spread
 from gitpipe.stage import Result, Stage, Task
+from gitpipe.stage.live import Live
 from gitpipe.stage.sandbox import inherited_environment
+from gitpipe.stage.secret import Redactor
 from gitpipe.stage.slot import sweep
 
 _EMBEDDED = {
@@ -381,8 +383,8 @@ class RayExecutor:
             self.get(handle.prepare.remote(), _CALL_LIMIT)
         return shared
 
-    def get(self, ref: Any, limit: float | None = None) -> Any:
-        """The value of a call to an actor; Lost where it will never come."""
+    def get(self, ref: Any, limit: float | None = None, meanwhile: Callable[[], None] = lambda: None) -> Any:
+        """The value of a call to an actor; Lost where it will never come.  While it does not, `meanwhile` is called."""
         import ray
 
         deadline = None if limit is None else time.monotonic() + limit
@@ -394,6 +396,7 @@ class RayExecutor:
                         return ray.get(ref)
                     if deadline is not None and time.monotonic() > deadline:
                         raise Silent("a Ray actor does not answer")
+                    meanwhile()
                 raise Lost(f"Ray ended: {self.failed}")
         except ray.exceptions.RayTaskError as error:
             cause = error.cause
@@ -429,6 +432,20 @@ class RayExecutor:
                     sweep(folder)
 
 
+class _Mirror(Live):
+    """A live file here that follows one on a node; `size`: bytes of that one which are here."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path, Redactor(()))  # the worker there has taken out what is secret
+        self.size = 0
+
+    def follow(self, data: bytes, size: int) -> None:
+        """Take what came to it, which has `size` bytes now."""
+        self.size = size
+        if data:
+            self.add(data)
+
+
 class _Host:
     """Our end of one actor."""
 
@@ -447,14 +464,25 @@ class _Host:
             return results
         code = self._send_code(stage)
         self._send_inputs(stage, tasks)
-        results = self._call("run_apart", stage, code, tasks)
+        live = {os.path.basename(task.live): _Mirror(task.live) for task in tasks if task.live}
+
+        def follow() -> None:
+            with contextlib.suppress(Lost):  # whoever waits for the results finds that out, too
+                sizes = {name: mirror.size for name, mirror in live.items()}
+                for name, (data, size) in self._call("printed", sizes).items():
+                    live[name].follow(data, size)
+
+        results, printed = self._call("run_apart", stage, code, tasks, meanwhile=follow)
+        for name, data in printed.items():
+            mirror = live[name]
+            mirror.follow(data[mirror.size if mirror.size <= len(data) else 0 :], len(data))
         for result in results:
             for _, md5, size in result.outputs:
                 self._fetch(stage, md5, size)
         return results
 
-    def _call(self, method: str, *args: Any) -> Any:
-        return self._executor.get(getattr(self.handle, method).remote(*args))
+    def _call(self, method: str, *args: Any, meanwhile: Callable[[], None] = lambda: None) -> Any:
+        return self._executor.get(getattr(self.handle, method).remote(*args), meanwhile=meanwhile)
 
     def _send_code(self, stage: Stage) -> str:
         tar = pack(stage.code_dir)

@@ -108,7 +108,7 @@ ROWS: dict[str, Row] = {
     "restart-datum": Row("{job}", (), 1, None, writes=True, works=False),
     "list-datum": Row("{job}", ("-f {spec} --number {count}",), 0, 1),
     "inspect-datum": Row("{job} {datum}", (), 2, 2),
-    "logs": Row("", ("--job {job}", "--pipeline {pipeline}", "--datum {datum}", "--tail {tail}")),
+    "logs": Row("", ("--job {job}", "--pipeline {pipeline}", "--datum {datum}", "--tail {tail} --follow")),
     "list-worker": Row(""),
     "wait": Row("", ("--timeout {seconds}",), most=None, writes=True),
     "run": Row("", writes=True),

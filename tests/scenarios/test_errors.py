@@ -179,6 +179,8 @@ def test_names_and_places_that_lead_nowhere(repo: Path) -> None:
         (["inspect-job", "nosuch"], 1, "no job or pipeline 'nosuch'"),
         (["logs", "--job", "nosuch"], 1, "no job or pipeline 'nosuch'"),
         (["logs", "--pipeline", "nosuch"], 1, "pipeline nosuch does not exist"),
+        (["logs", "-f", "--job", "nosuch"], 1, "no job or pipeline 'nosuch'"),
+        (["list-job", "-w", "--pipeline", "nosuch"], 1, "pipeline nosuch does not exist"),
         (["list-job", "--pipeline", "nosuch"], 1, "pipeline nosuch does not exist"),
         (["example", "nosuch"], 1, "there is: "),
         (["-C", "/nosuch", "status"], 1, "there is no such folder"),

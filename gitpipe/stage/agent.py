@@ -655,6 +655,17 @@ def empty_temporary() -> None:
     make_home()
 
 
+LINKS: "set[str]" = set()
+"""Symlinks of the sandbox's own in there: by them an interpreter is found that lies in such a folder."""
+
+
+def note_links() -> None:
+    for top in TEMPORARY:
+        for folder, below, names in os.walk(top):
+            LINKS.update(f"{folder}/{name}" for name in (*below, *names) if os.path.islink(f"{folder}/{name}"))
+            below[:] = [name for name in below if not os.path.ismount(f"{folder}/{name}")]
+
+
 def make_home() -> None:
     """An empty folder, whatever a command has put in its place: a link would lead to its outputs, say."""
     with contextlib.suppress(OSError):
@@ -702,6 +713,8 @@ def limits(pid: int = 0) -> "list[Any]":
 
 def remove(path: str) -> None:
     """Remove a file or a whole folder; what cannot be removed stays."""
+    if path in LINKS:
+        return
     try:
         os.unlink(path)
         return
@@ -737,6 +750,7 @@ def main() -> None:
     os.dup2(null, 1)
     os.umask(0o022)
     if inside:
+        note_links()
         empty_temporary()  # before the agent takes note of what there is
     agent = Agent(inside, requests, replies, max_log)
     for number in (signal.SIGTERM, signal.SIGHUP):

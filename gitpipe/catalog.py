@@ -324,7 +324,9 @@ class Catalog:
         if pipeline.version not in trusted:
             return "untrusted"
         last = self.journal.jobs(
-            "pipeline = ? AND state NOT IN ('queued', 'running')", [pipeline.name], "ORDER BY set_id DESC LIMIT 1"
+            "pipeline = ? AND state NOT IN ('queued', 'running', 'superseded')",
+            [pipeline.name],
+            "ORDER BY set_id DESC LIMIT 1",
         )
         if (last or self.repo.ref(HEADS + pipeline.spec.output)) and not all(
             self.repo.ref(HEADS + branch) for branch in reads(pipeline.spec)

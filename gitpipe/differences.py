@@ -71,7 +71,7 @@ def read_made(repo: Repo, commit: Commit, branch: str) -> Made | None:
         inputs = tuple(CommitRef(str(i["branch"]), str(i["commit"])) for i in record["inputs"])
         code = record["code"]
         pipeline = Pipeline(origin.pipeline, origin.version, spec, str(code) if code else None)
-        pipeline = pipeline.ran_in(str(record.get("image", "")))
+        pipeline = pipeline.ran_in(str(record.get("image", "")), origin.job)
         counts = record["datums"]
         return Made(commit, origin, pipeline, inputs, int(counts["processed"]), int(counts.get("recovered", 0)))
     except (ValueError, KeyError, TypeError, GitpipeError) as error:
@@ -152,7 +152,7 @@ def version(repo: Repo, old: Pipeline | None, new: Pipeline | None) -> VersionCh
 def fields(old: Pipeline, new: Pipeline) -> list[FieldChange]:
     """The fields of the specs that differ: those that make datums others first."""
     before, after = (p.parts for p in (old, new))
-    names = [name for name in dict.fromkeys([*before, *after]) if name not in ("code", "salt", "image")]
+    names = [name for name in dict.fromkeys([*before, *after]) if name not in ("code", "salt", "image", "job")]
     found = [change for name in names for change in _compare(name, before.get(name), after.get(name), True)]
     images = [_image(p) for p in (old, new)]
     if images[0] != images[1]:
@@ -162,7 +162,8 @@ def fields(old: Pipeline, new: Pipeline) -> list[FieldChange]:
     for name in dict.fromkeys([*rest[0], *rest[1]]):
         # Which files are the code is said by the files themselves.
         if name != "code" or old.code == new.code:
-            found += _compare(name, rest[0].get(name), rest[1].get(name), name == "input")
+            matters = name in ("input", "reprocess_spec")
+            found += _compare(name, rest[0].get(name), rest[1].get(name), matters)
     cuts = [p.spec.input.describe() for p in (old, new)]
     if cuts[0] != cuts[1]:  # in two words, instead of leaf by leaf
         whole = FieldChange("input", rest[0]["input"], rest[1]["input"], " → ".join(cuts))

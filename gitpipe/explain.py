@@ -161,7 +161,7 @@ class Explain:
         return found
 
     def _case_without_output(self, row: JobRow) -> _Case:
-        pipeline = self.pipelines.load(row.pipeline, row.version).ran_in(row.image_id)
+        pipeline = self.pipelines.load(row.pipeline, row.version).ran_in(row.image_id, row.id)
         inputs = tuple(CommitRef.parse(text) for text in row.inputs)
         owned = self.pipelines.owners(self.pipelines.head())
         parts = []
@@ -633,6 +633,8 @@ class _Weighed:
         state, alone, _ = key
         if not self.case.same_transform and state != "vanished":
             yield from reasons(self.change) if self.change else ()
+            if self.case.pipeline.spec.every_job:
+                yield "reprocess_spec is every_job: each job runs all its datums"
         counts: dict[tuple[str, str], list[str]] = {}
         for branch, path, how in touched:
             counts.setdefault((branch, how), []).append(path)
@@ -649,7 +651,7 @@ class _Weighed:
 
 def _but_salt(pipeline: Pipeline) -> dict[str, object]:
     """What makes a result, without the mark of the last ``--reprocess``."""
-    return {name: part for name, part in pipeline.parts.items() if name != "salt"}
+    return {name: part for name, part in pipeline.parts.items() if name not in ("salt", "job")}
 
 
 def _key(datum: Datum) -> tuple[tuple[str, str, str, str], ...]:

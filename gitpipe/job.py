@@ -33,6 +33,7 @@ from gitpipe.provenance import IDENTITY, KEEP, KEPT_JOB, Origin, closure, job_id
 from gitpipe.reconcile import Reconciler, Unready
 from gitpipe.record import Records
 from gitpipe.repo import BLOB, EXE, HEADS, LINK, Entry, RefUpdate, Repo, Signature, syncfs
+from gitpipe.schedule import spelled
 from gitpipe.spec import HOST
 from gitpipe.stage import Image, Result, Stage, Task, TaskInput
 from gitpipe.stage.container import Containers
@@ -47,7 +48,7 @@ LAST_LINES = 5
 
 
 class Stopped(Exception):
-    """The runner is asked to end, and the job goes back to the queue; or ``stop-job`` has ended this one."""
+    """The runner is asked to end, and the job goes back to the queue; or ``stop-job`` or its timeout has ended it."""
 
 
 class Failed(GitpipeError):
@@ -122,7 +123,7 @@ class JobRunner:
             return None
         if isinstance(work, JobState):
             return work
-        halted = _Halt(self.journal, seq, stopped)
+        halted = _Halt(self.journal, seq, stopped, work.pipeline.spec.job_timeout)
         try:
             self._choose_image(work, halted)
             work.all = cut(self.repo, self.blobs, work.pipeline, (ref for ref, _ in work.parts))
@@ -131,14 +132,13 @@ class JobRunner:
             listing = self._merge(work)
             output = self._publish(work, listing)
         except Stopped:
-            return self._give_back(seq)
+            return self._halted(work, halted)
         except GitpipeError as error:
             if halted():  # its workers were ended under it
-                return self._give_back(seq)
-            self.journal.update_job(
-                seq, state=JobState.FAILED, finished=time.time(), reason=str(error), notes=work.notes, **work.counts
-            )
-            return JobState.FAILED
+                return self._halted(work, halted)
+            return self._failed(work, str(error))
+        finally:
+            self.logs.settle(seq)
         if output is None:
             self.journal.drop_job(seq)
             return None
@@ -148,12 +148,21 @@ class JobRunner:
         point("job-finished")
         return JobState.SUCCESS
 
-    def _give_back(self, seq: int) -> JobState | None:
-        """A job that was stopped: by a person it is over, else it waits for the next runner."""
-        job = self.journal.job(seq)
+    def _failed(self, work: Work, reason: str) -> JobState:
+        self.journal.update_job(
+            work.job.seq, state=JobState.FAILED, finished=time.time(), reason=reason, notes=work.notes, **work.counts
+        )
+        return JobState.FAILED
+
+    def _halted(self, work: Work, halt: _Halt) -> JobState | None:
+        """A job that was ended: by a person or its timeout it is over, else it waits for the next runner."""
+        job = self.journal.job(work.job.seq)
         if job is not None and job.state is JobState.KILLED:
             return JobState.KILLED
-        self.journal.update_job(seq, state=JobState.QUEUED)
+        if halt.timed_out:
+            self.blobs.sync()
+            return self._failed(work, f"timed out after {spelled(work.pipeline.spec.job_timeout or 0)}")
+        self.journal.update_job(work.job.seq, state=JobState.QUEUED)
         return None
 
     def _choose_image(self, work: Work, stopped: Callable[[], bool]) -> None:
@@ -187,7 +196,10 @@ class JobRunner:
             return None
         spec_head = self.pipelines.head()
         version = self.pipelines.versions(spec_head).get(job.pipeline)
-        if version is None or job.pipeline in self.pipelines.stopped():
+        stopped = job.pipeline in self.pipelines.stopped()
+        if version is None or stopped:
+            if stopped:
+                self.reconciler.hold(job.pipeline)
             self.journal.drop_job(seq)
             return None
         pipeline = self.pipelines.load(job.pipeline, version)
@@ -221,16 +233,19 @@ class JobRunner:
             )
         if job.started is None:
             self.logs.forget(seq)  # else it goes on where it was stopped or killed, and so do its logs
+        self.journal.take_restarts(seq)  # of an earlier attempt: what ran then was begun again by now
+        self.logs.settle(seq)
         point("job-recorded")
-        return Work(job, pipeline, parts, origin, parent, spec_head)
+        return Work(job, replace(pipeline, job=origin.job), parts, origin, parent, spec_head)
 
     def _not_ready(self, seq: int, why: Unready) -> JobState | None:
         if why.silent:
             self.journal.drop_job(seq)
             return None
         now = time.time()
-        self.journal.update_job(seq, state=JobState.UNRUNNABLE, started=now, finished=now, reason=why.reason)
-        return JobState.UNRUNNABLE
+        state = JobState.SUPERSEDED if why.passed else JobState.UNRUNNABLE
+        self.journal.update_job(seq, state=state, started=now, finished=now, reason=why.reason)
+        return state
 
     def _already_done(self, job: JobRow, head: str, origin: Origin) -> None:
         """The output head has this version and provenance (I2): enter what is there, or forget the job."""
@@ -346,7 +361,7 @@ class JobRunner:
 
     # -- doing it ----------------------------------------------------------------------------------------------------
 
-    def _run_datums(self, work: Work, stopped: Callable[[], bool]) -> None:
+    def _run_datums(self, work: Work, halt: _Halt) -> None:
         todo = [d for d in work.all if d not in work.stood and d not in work.lines]
         spec = work.pipeline.spec
         engine = self.executor.name
@@ -363,9 +378,14 @@ class JobRunner:
             again: list[str] = []
             # Another may have filled the disk that was full: such datums run once more, one at a time.
             slots = spec.parallelism if crowded.isdisjoint(todo) else 1
-            for result in self._results(work, stage, slots, tries, todo, stopped):
+            for result in self._results(work, stage, slots, tries, todo, halt):
                 if result.ok:
                     errors.pop(result.datum, None)
+                    continue
+                if result.lost and result.datum in halt.restarted:
+                    halt.restarted.discard(result.datum)
+                    work.notes.setdefault(f"datum {result.datum[:12]} was begun again by restart-datum")
+                    again.append(result.datum)
                     continue
                 if result.lost:
                     lost[result.datum] = lost.get(result.datum, 0) + 1
@@ -387,7 +407,7 @@ class JobRunner:
                         continue
                 errors[result.datum] = result
                 work.counts["failed"] = len(errors)
-            if stopped():
+            if halt():
                 raise Stopped
             todo = again
         if errors:
@@ -400,7 +420,7 @@ class JobRunner:
         slots: int,
         tries: Mapping[str, int],
         todo: Sequence[str],
-        stopped: Callable[[], bool],
+        halt: _Halt,
     ) -> Iterator[Result]:
         """Run some datums once; keep what is done soon, so that a retry need not run it again (I5)."""
         name, seq = work.pipeline.name, work.job.seq
@@ -413,13 +433,19 @@ class JobRunner:
         def ending() -> bool:
             # Asked for many times a second, also while a datum takes hours: a kill is not to cost those before it.
             done.flush_when_due()
-            return stopped()
+            return halt()
 
         point("datum-before")
-        tasks = (self._task(work, d, tries[d] + 1 >= work.pipeline.spec.datum_tries) for d in todo)
-        for result in self.executor.run(stage, tasks, slots, watch=watch, stopped=ending):
+        live: dict[str, str] = {}
+
+        def task(datum: str) -> Task:
+            live[datum] = self.logs.live_file(seq, datum)
+            return self._task(work, datum, tries[datum] + 1 >= work.pipeline.spec.datum_tries, live[datum])
+
+        tasks = map(task, todo)
+        for result in self.executor.run(stage, tasks, slots, watch=watch, stopped=ending, ended=halt.restarts):
             try:
-                self.logs.append(seq, result.datum, result.log)
+                self.logs.append(seq, result.datum, result.log, live.pop(result.datum, ""))
             except OSError as error:  # a datum may have filled the disk; that is to fail it alone
                 work.notes.setdefault(f"the log of a datum is not complete: {error.strerror}")
             if result.note:
@@ -529,7 +555,7 @@ class JobRunner:
                 raise
         return target
 
-    def _task(self, work: Work, datum_id: str, last: bool) -> Task:
+    def _task(self, work: Work, datum_id: str, last: bool, live: str) -> Task:
         datum = work.all[datum_id]
         env: dict[str, str] = {}
         for part in datum.inputs:
@@ -544,7 +570,7 @@ class JobRunner:
             env[f"{prefix}_PIPELINE_NAME"] = work.pipeline.name
         env["PPS_PIPELINE_NAME"], env["PPS_SPEC_COMMIT"] = work.pipeline.name, work.origin.version
         inputs = tuple(TaskInput(p.name, p.match, p.commit.sha, p.files, p.empty_files) for p in datum.inputs)
-        return Task(datum_id, inputs, tuple(env.items()), last)
+        return Task(datum_id, inputs, tuple(env.items()), last, live)
 
     def _fail(self, work: Work, errors: Mapping[str, Result]) -> None:
         self.blobs.sync()
@@ -780,20 +806,41 @@ class _Done:
 
 
 class _Halt:
-    """Whether a job is to end: the runner ends, or ``stop-job`` was typed, which is asked for now and then only."""
+    """Whether a job is to end, or datums of it: the runner ends, its time is over, or a person says so (``stop-job``,
+    ``restart-datum``), which is asked for now and then only.
 
-    def __init__(self, journal: Journal, seq: int, stopped: Callable[[], bool]) -> None:
+    Attributes:
+        timed_out: it is its timeout that ends it, counted from when this runner began it.
+        restarted: datums that ``restart-datum`` has named: if they are lost from now on, that is why.
+    """
+
+    def __init__(self, journal: Journal, seq: int, stopped: Callable[[], bool], timeout: float | None) -> None:
         self._journal, self._seq, self._stopped = journal, seq, stopped
-        self._killed = False
+        self._killed = self.timed_out = False
+        self.restarted: set[str] = set()
+        self._to_restart: set[str] = set()
         self._asked = time.monotonic()
+        self._end = None if timeout is None else self._asked + timeout
 
     def __call__(self) -> bool:
         now = time.monotonic()
+        if self.timed_out:
+            return True
+        if self._end is not None and now > self._end and not self._killed and not self._stopped():
+            self.timed_out = True
+            return True
         if not self._killed and now - self._asked > KILL_SECONDS:
             self._asked = now
             job = self._journal.job(self._seq)
             self._killed = job is not None and job.state is JobState.KILLED
+            self._to_restart |= self._journal.take_restarts(self._seq)
         return self._killed or self._stopped()
+
+    def restarts(self) -> set[str]:
+        """The datums to be begun again, each once."""
+        found, self._to_restart = self._to_restart, set()
+        self.restarted |= found
+        return found
 
 
 def _run_row(result: Result, tries: int) -> RunRow:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import builtins
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from typing import Any
 
 from gitpipe.commit import CommitRef
-from gitpipe.errors import Ambiguous, NotFound, Refused
+from gitpipe.errors import Ambiguous, GitpipeError, NotFound, Refused
 from gitpipe.joblog import JobLogs
 from gitpipe.journal import JobRow, JobState, Journal
 from gitpipe.record import Records, versions
 from gitpipe.views import JobInfo, LogLine, Progress, WorkerInfo
+
+LOOK_SECONDS = 0.2
+PATIENCE = 15.0
+"""Seconds to wait for a runner to come, before what was to be followed is given up."""
 
 
 class Jobs:
@@ -26,11 +31,14 @@ class Jobs:
         runner_lives: Callable[[], bool],
         slots: Callable[[], Mapping[str, int]],
         records: Records,
+        nudged: Callable[[], bool] = lambda: False,
     ) -> None:
         """
         Args:
             slots: pipeline -> worker slots, as the specs say.
+            nudged: whether the runner was told of something that is not done yet.
         """
+        self.nudged = nudged
         self.journal, self.files, self.runner_lives, self.slots = journal, logs, runner_lives, slots
         self.records = records
 
@@ -41,10 +49,34 @@ class Jobs:
             return [job_info(row) for row in self.journal.jobs(tail=tail)]
         return [job_info(row) for row in self._of(pipeline, tail)]
 
+    def watch(
+        self, pipeline: str | None = None, limit: int | None = None
+    ) -> Iterator[tuple[builtins.list[JobInfo], builtins.list[JobInfo]]]:
+        """(what `list` gives, those of it that are new or changed, oldest first), now and at each change, for ever.
+
+        Also each second without one, since ages change.  A job counts as changed when its state does, or what became
+        of its datums.
+        """
+        tail = "ORDER BY COALESCE(started, 1e18) DESC, seq DESC" + (f" LIMIT {int(limit)}" if limit else "")
+        known: dict[int, JobRow] = {}
+        given = 0.0
+        while True:
+            rows = self.journal.jobs(tail=tail) if pipeline is None else self._of(pipeline, tail)
+            changed = [row for row in rows if known.get(row.seq) != row]
+            if changed or time.monotonic() - given > 1:
+                given = time.monotonic()
+                yield [job_info(row) for row in rows], [job_info(row) for row in reversed(changed)]
+            known = {row.seq: row for row in rows}
+            time.sleep(LOOK_SECONDS)
+            if self.journal.vanished():
+                self.journal.reopen()
+
     def inspect(self, name: str) -> JobInfo:
         """A job by (abbreviated) id, or a pipeline's newest, with what it ran in."""
         row = self.find(name)
-        return replace(job_info(row), ran_in=tuple(self._ran_in(row)))
+        info = replace(job_info(row), ran_in=tuple(self._ran_in(row)))
+        count = self.journal.passed_over(row)
+        return replace(info, notes=(*info.notes, f"before it {passed(count)}")) if count else info
 
     def _ran_in(self, row: JobRow) -> Iterator[dict[str, Any]]:
         places = self.journal.places(row)
@@ -116,33 +148,94 @@ class Jobs:
         Raises:
             NotFound: no such job or pipeline, or none of these jobs has run a datum of that id.
         """
-        if job is not None:
-            found_job = self.find(job)
-            # One that was stopped or failed, and ran again on the same commits, has the same id.
-            rows = self.journal.jobs("id = ? AND id != ''", [found_job.id]) or [found_job]
-        elif pipeline is not None:
-            rows = self._of(pipeline, "ORDER BY seq")
-        else:
-            rows = self.journal.jobs(tail="ORDER BY seq")
+        rows = self._logged(job, pipeline)
         if datum is not None and not any(self._has_run(row, datum) for row in rows):
-            raise NotFound(f"no job that was asked for has run a datum {datum!r}: see `gitpipe list-datum JOB`")
-        starts: builtins.list[tuple[JobRow, int]] = []
-        surplus = 0
-        if tail is None:
-            starts = [(row, 0) for row in rows]
-        else:
-            for row in reversed(rows):
-                if tail <= 0:
-                    break
-                start, lines = self.files.tail(row.seq, tail, datum)
-                starts.insert(0, (row, start))
-                surplus, tail = max(0, lines - tail), tail - lines
+            raise _no_datum(datum)
+        starts, surplus = self._starts(rows, datum, tail)
         found = (line for row, start in starts for line in self.files.read(row.seq, row.id, row.pipeline, datum, start))
         return islice(found, surplus, None)
 
+    def follow(
+        self, job: str | None = None, pipeline: str | None = None, datum: str | None = None, tail: int | None = None
+    ) -> Iterator[LogLine]:
+        """The same, and then what is printed meanwhile, until the job is over, or without one until nothing is pending.
+
+        Raises:
+            NotFound: as `logs`; whether there is such a datum is known at the end.
+            GitpipeError: nobody goes on with the job, or the local state was deleted.
+        """
+        rows = self._logged(job, pipeline)
+        seen = datum is None or any(self._has_run(row, datum) for row in rows)
+        starts, surplus = self._starts(rows, datum, tail)
+        last = rows[-1].seq if rows else 0
+        followed = {row.seq: self.files.follow(row.seq, row.id, row.pipeline, datum, start) for row, start in starts}
+        began = alone = time.monotonic()
+        while True:
+            nudged = job is None and self.nudged()
+            goes_on = False
+            for seq, log in list(followed.items()):
+                row = self.journal.job(seq)
+                over = row is None or row.state.over
+                goes_on = goes_on or not over
+                log.job = row.id if row else log.job
+                for line in log.more(over):
+                    seen, surplus = True, surplus - 1
+                    if surplus < 0:
+                        yield line
+                if over and log.ended():
+                    followed.pop(seq).close()
+            if job is None:
+                for row in self._of_pipeline(pipeline, last):
+                    followed[row.seq] = self.files.follow(row.seq, row.id, row.pipeline, datum)
+                    last = row.seq
+            now = time.monotonic()
+            if self.runner_lives():
+                alone = now
+            if not followed and not (nudged and (alone == now or now - began < PATIENCE)):
+                break
+            if self.journal.vanished():
+                raise GitpipeError("the local state was deleted meanwhile, and the logs with it")
+            if goes_on and now - alone > PATIENCE:
+                raise GitpipeError("no runner is at work, so nothing more is printed: `gitpipe wait` goes on")
+            time.sleep(LOOK_SECONDS)
+        if not seen:
+            raise _no_datum(str(datum))
+
+    def _logged(self, job: str | None, pipeline: str | None) -> builtins.list[JobRow]:
+        """The jobs whose logs are asked for, oldest first."""
+        if job is not None:
+            found = self.find(job)
+            # One that was stopped or failed, and ran again on the same commits, has the same id.
+            return self.journal.jobs("id = ? AND id != ''", [found.id]) or [found]
+        if pipeline is not None:
+            return self._of(pipeline, "ORDER BY seq")
+        return self.journal.jobs(tail="ORDER BY seq")
+
+    def _of_pipeline(self, pipeline: str | None, after: int) -> builtins.list[JobRow]:
+        if pipeline is None:
+            return self.journal.jobs("seq > ?", [after])
+        return self.journal.jobs("seq > ? AND pipeline = ?", [after, pipeline])
+
+    def _starts(
+        self, rows: Sequence[JobRow], datum: str | None, tail: int | None
+    ) -> tuple[builtins.list[tuple[JobRow, int]], int]:
+        """Where to begin to read each job's file for the last `tail` lines, and how many lines to pass over."""
+        if tail is None:
+            return [(row, 0) for row in rows], 0
+        starts: builtins.list[tuple[JobRow, int]] = []
+        surplus = 0
+        for row in reversed(rows):
+            if tail <= 0 and row.state.over:
+                continue
+            start, lines = self.files.tail(row.seq, tail, datum)
+            starts.insert(0, (row, start))
+            surplus, tail = surplus + max(0, lines - tail), max(0, tail - lines)
+        return starts, surplus
+
     def _has_run(self, row: JobRow, datum: str) -> bool:
         """Whether the job has run a datum whose id begins so."""
-        return bool(datum) and any(each.startswith(datum) for each in self.journal.runs(row.seq))
+        ran = bool(datum) and any(each.startswith(datum) for each in self.journal.runs(row.seq))
+        return ran or (bool(datum) and self.files.runs(row.seq, datum))
 
     def workers(self) -> builtins.list[WorkerInfo]:
         """Every worker slot of every pipeline; one that no job has used yet is idle, all are off without a runner."""
@@ -157,9 +250,13 @@ class Jobs:
 
     def newest(self) -> builtins.list[JobRow]:
         """The newest finished job of each pipeline."""
-        return self.journal.jobs(
-            "seq IN (SELECT MAX(seq) FROM jobs WHERE state NOT IN ('queued', 'running') GROUP BY pipeline)"
-        )
+        return self.journal.newest_ended()
+
+    def passed_over(self) -> Iterator[str]:
+        """Which pipelines passed over commit sets before their newest job, a line each."""
+        for row in self.newest():
+            if count := self.journal.passed_over(row):
+                yield f"{row.pipeline}: before its newest job {passed(count)}"
 
     def failures(self) -> builtins.list[JobRow]:
         """Newest jobs that did not succeed, the causes before what they made unrunnable."""
@@ -167,8 +264,18 @@ class Jobs:
         return sorted(bad, key=lambda j: (j.state is JobState.UNRUNNABLE, j.seq))
 
     def since(self, seq: int) -> builtins.list[JobRow]:
-        """Jobs that were not over when job `seq` was the newest one, and all after it."""
-        return self.journal.jobs("seq > ?", [seq])
+        """Jobs after job `seq`, but for those that were passed over: there may be thousands."""
+        return self.journal.jobs("seq > ? AND state != 'superseded'", [seq])
+
+
+def passed(count: int) -> str:
+    """How many commit sets have no output."""
+    sets = "1 older commit set was" if count == 1 else f"{count} older commit sets were"
+    return f"{sets} passed over (commits: newest)"
+
+
+def _no_datum(datum: str) -> NotFound:
+    return NotFound(f"no job that was asked for has run a datum {datum!r}: see `gitpipe list-datum JOB`")
 
 
 def progress(row: JobRow) -> Progress:

@@ -59,6 +59,7 @@ CREATE TABLE IF NOT EXISTS places (id INTEGER PRIMARY KEY, text TEXT NOT NULL UN
 CREATE TABLE IF NOT EXISTS ran_in (
   seq INTEGER NOT NULL, place INTEGER NOT NULL, PRIMARY KEY (seq, place)
 ) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS restarts (seq INTEGER NOT NULL, datum TEXT NOT NULL, PRIMARY KEY (seq, datum)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS images (seq INTEGER PRIMARY KEY, name TEXT NOT NULL, id TEXT NOT NULL);
 """
 
@@ -82,9 +83,10 @@ class JobState(str, enum.Enum):
     QUEUED = "queued"  # waits for its upstream jobs, for the job before it, or for the runner
     RUNNING = "running"  # its datums are being worked on, or its commit is being written
     SUCCESS = "success"  # its output commit is on the output branch
-    FAILED = "failed"  # a datum failed, or its output could not be merged; nothing was published
+    FAILED = "failed"  # a datum failed, its time was over, or its output could not be merged; nothing was published
     UNRUNNABLE = "unrunnable"  # an upstream job of the same set failed
     KILLED = "killed"  # stopped by a person
+    SUPERSEDED = "superseded"  # passed over for a newer commit set, as `commits` is ``newest``; it has no output
 
     @property
     def over(self) -> bool:
@@ -352,6 +354,10 @@ class Journal:
         """Queued and running jobs, in order."""
         return self.jobs("state IN ('queued', 'running')", tail="ORDER BY set_id, seq")
 
+    def queue(self, pipeline: str) -> list[JobRow]:
+        """The jobs of a pipeline that are not over, the oldest first."""
+        return self.jobs("pipeline = ? AND state IN ('queued', 'running')", [pipeline], "ORDER BY set_id, seq")
+
     def first_unfinished(self) -> dict[str, JobRow]:
         """Pipeline -> its oldest job that is not over: the only one of it that may run (k-1 before k)."""
         rows = self.jobs(
@@ -375,6 +381,24 @@ class Journal:
         """Note what a job of a pipeline with an image runs in."""
         self.db.execute("INSERT OR REPLACE INTO images VALUES (?, ?, ?)", (seq, name, image_id))
 
+    def pass_over(self, jobs: Iterable[JobRow], reason: str) -> None:
+        """End queued jobs in favour of a newer one; those that are over meanwhile stay as they are."""
+        with self.transaction() as db:
+            db.executemany(
+                "UPDATE jobs SET state = 'superseded', finished = ?, reason = ? "
+                "WHERE seq = ? AND state IN ('queued', 'running')",
+                [(time.time(), reason, job.seq) for job in jobs],
+            )
+
+    def passed_over(self, job: JobRow) -> int:
+        """How many jobs of its pipeline were passed over since the one before `job` that was not."""
+        row = self.db.execute(
+            "SELECT COUNT(*) FROM jobs WHERE pipeline = ? AND state = 'superseded' AND set_id < ? AND set_id > "
+            "COALESCE((SELECT MAX(set_id) FROM jobs WHERE pipeline = ? AND set_id < ? AND state != 'superseded'), 0)",
+            (job.pipeline, job.set_id, job.pipeline, job.set_id),
+        ).fetchone()
+        return int(row[0])
+
     def drop_job(self, seq: int) -> None:
         """Forget a job that turned out to have nothing to do."""
         with self.transaction() as db:
@@ -392,6 +416,20 @@ class Journal:
         )
         return done.rowcount > 0
 
+    def ask_restarts(self, seq: int, datums: Iterable[str]) -> None:
+        """Have whoever runs a job begin these datums again."""
+        with self.transaction() as db:
+            db.executemany("INSERT OR IGNORE INTO restarts VALUES (?, ?)", [(seq, datum) for datum in datums])
+
+    def take_restarts(self, seq: int) -> set[str]:
+        """The datums of a job that were asked to be begun again since the last time."""
+        if not self.db.execute("SELECT 1 FROM restarts WHERE seq = ?", (seq,)).fetchone():
+            return set()  # without a lock: it is asked for all the time
+        with self.transaction() as db:
+            found = {str(row[0]) for row in db.execute("SELECT datum FROM restarts WHERE seq = ?", (seq,))}
+            db.execute("DELETE FROM restarts WHERE seq = ?", (seq,))
+        return found
+
     def last_good(self, pipeline: str, set_id: int) -> str | None:
         """The output commit of `pipeline` as of a set: that of its newest successful job at or before it."""
         row = self.db.execute(
@@ -404,11 +442,18 @@ class Journal:
     def newest_over(self, pipeline: str, set_id: int) -> JobRow | None:
         """The newest job of `pipeline` that is over, at or before a set."""
         rows = self.jobs(
-            "pipeline = ? AND set_id <= ? AND state NOT IN ('queued', 'running')",
+            "pipeline = ? AND set_id <= ? AND state NOT IN ('queued', 'running', 'superseded')",
             [pipeline, set_id],
             "ORDER BY set_id DESC, seq DESC LIMIT 1",
         )
         return rows[0] if rows else None
+
+    def newest_ended(self) -> list[JobRow]:
+        """The newest job of each pipeline that is over."""
+        return self.jobs(
+            "seq IN (SELECT MAX(seq) FROM jobs WHERE state NOT IN ('queued', 'running', 'superseded')"
+            " GROUP BY pipeline)"
+        )
 
     def forget_pipeline(self, pipeline: str) -> None:
         """Drop all that is known of a pipeline."""

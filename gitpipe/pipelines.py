@@ -35,6 +35,8 @@ SPEC_ENDINGS = (".json", ".yaml", ".yml")
 MAX_SPEC = 1 << 20
 TRUSTED = "gitpipe.trusted"
 STOPPED = "gitpipe.stopped"
+COMMITS = "gitpipe.commits"
+NEWEST = "newest"
 INIT_BRANCH = "gitpipe.initbranch"
 # Reflog entries that a commit made here leaves; what came by fetch, pull, clone or reset was made elsewhere (I12).
 MADE_HERE = ("commit", "cherry-pick", "revert", "am")
@@ -45,6 +47,7 @@ class Pipeline:
     """One version of a pipeline: its spec, and the tree of its code (None: it has none).
 
     `image` is what a job runs, or ran, it in: the id of a container image, or `HOST` for the host's programs.
+    `job` is that job's id, or "".
     """
 
     name: str
@@ -52,20 +55,21 @@ class Pipeline:
     spec: Spec
     code: str | None
     image: str = HOST
+    job: str = ""
 
-    def ran_in(self, image: str) -> Pipeline:
+    def ran_in(self, image: str, job: str) -> Pipeline:
         """As a job ran it that noted `image`; where none is noted, the image's name was in its datums' ids."""
-        return replace(self, image=image or self.spec.transform.container_image or HOST)
+        return replace(self, image=image or self.spec.transform.container_image or HOST, job=job)
 
     @property
     def parts(self) -> dict[str, Any]:
         """All that may change a result, beside the input files; see `Spec.transform_parts`."""
-        return self.spec.transform_parts(self.code or "", self.image)
+        return self.spec.transform_parts(self.code or "", self.image, self.job)
 
     @property
     def digest(self) -> str:
         """What stands for it in a datum's id."""
-        return self.spec.transform_digest(self.code or "", self.image)
+        return self.spec.transform_digest(self.code or "", self.image, self.job)
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,6 +276,11 @@ class PipelineStore:
         """Both in one look at the configuration: the runner asks at every nudge, and a look is a process."""
         found = self.repo.config("gitpipe.")
         return set(found.get(TRUSTED, [])), set(found.get(STOPPED, []))
+
+    def newest_only(self, spec: Spec) -> bool:
+        """Whether a pipeline passes over queued commit sets where a newer one is ready: its spec says so, or says
+        nothing and the repository's configuration does."""
+        return (spec.commits or self.repo.config(COMMITS).get(COMMITS, [""])[-1]) == NEWEST
 
     # -- creating, updating, deleting --------------------------------------------------------------------------------
 

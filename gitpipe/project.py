@@ -8,14 +8,15 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import re
 import shlex
 import shutil
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from gitpipe import hookconfig, hookplace, hooks, nudges
@@ -41,10 +42,11 @@ from gitpipe.graph import reads
 from gitpipe.history import History
 from gitpipe.job import JobRunner
 from gitpipe.job import Settings as JobSettings
-from gitpipe.joblog import JobLogs
+from gitpipe.joblog import JobLogs, Limits
 from gitpipe.jobviews import Jobs, job_info, progress
 from gitpipe.journal import JobRow, Journal
-from gitpipe.pipelines import INIT_BRANCH, SPEC_REF, PipelineStore
+from gitpipe.notice import COMMAND, Notice
+from gitpipe.pipelines import COMMITS, INIT_BRANCH, NEWEST, SPEC_REF, PipelineStore
 from gitpipe.preview import Preview
 from gitpipe.reconcile import Reconciler
 from gitpipe.record import MERGE, Records
@@ -86,6 +88,7 @@ class Settings:
     container_args: tuple[str, ...] = ()
     preload: bool = True
     secrets: str = ""
+    logs: Limits = field(default_factory=Limits)
 
     @classmethod
     def read(cls, repo: Repo) -> Settings:
@@ -108,6 +111,9 @@ class Settings:
         preload = found.get("gitpipe.preload", "auto")
         if preload not in ("auto", "never"):
             raise UsageError(f"git config gitpipe.preload is {preload!r}: use auto or never")
+        commits = found.get(COMMITS, "every")
+        if commits not in ("every", NEWEST):
+            raise UsageError(f"git config gitpipe.commits is {commits!r}: use every or newest")
         try:
             linger = float(found.get("gitpipe.linger", 300))
         except ValueError as error:
@@ -129,7 +135,26 @@ class Settings:
             container_args,
             preload == "auto",
             secrets,
+            log_limits(found),
         )
+
+
+def log_limits(found: Mapping[str, str]) -> Limits:
+    """Git config ``gitpipe.logsJobs``, ``logsDays``, ``logsSize``: of how many jobs logs are kept, how long, how much.
+
+    Raises:
+        UsageError: a value that is no number, or below 0.
+    """
+    usual = Limits()
+    values = []
+    for name, default in (("logsJobs", usual.jobs), ("logsDays", usual.days), ("logsSize", usual.size)):
+        text = found.get(f"gitpipe.{name.lower()}", "")
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)([kKmMgG]?)", text) if text else None
+        if text and (match is None or (match[2] and name != "logsSize")):
+            wanted = "bytes, as in 500M" if name == "logsSize" else "a number"
+            raise UsageError(f"git config gitpipe.{name} is {text!r}: use {wanted}")
+        values.append(float(match[1]) * 1024 ** " kmg".index(match[2].lower() or " ") if match else float(default))
+    return Limits(int(values[0]), values[1], int(values[2]))
 
 
 class Project:
@@ -195,7 +220,14 @@ class Project:
             return {n: p.spec.parallelism for n, p in self.store.all(self.store.head()).items()}
 
         records = Records(self.repo)
-        return Jobs(self.journal, self.logs, lambda: nudges.runner_lives(self.repo.common), slots, records)
+        return Jobs(
+            self.journal,
+            self.logs,
+            lambda: nudges.runner_lives(self.repo.common),
+            slots,
+            records,
+            lambda: bool(nudges.pending(self.repo.common)),
+        )
 
     @functools.cached_property
     def datums(self) -> JobDatums:
@@ -300,7 +332,14 @@ class Project:
             after,
             abort,
             self.repo.close,
+            Notice(self.state, self.journal, lambda: self.repo.config(COMMAND).get(COMMAND, [""])[-1]),
+            self._prune_logs,
         )
+
+    def _prune_logs(self) -> None:
+        """Remove the logs of old jobs; what the disk says to that is no reason to stop."""
+        with contextlib.suppress(GitpipeError, OSError):
+            self.logs.prune(Settings.read(self.repo).logs, {job.seq for job in self.journal.unfinished()})
 
     def _sweep_code(self) -> None:
         """Remove exported code that no pipeline has any more; called while no job runs."""
@@ -537,8 +576,26 @@ class Project:
             failures=tuple(job_info(j) for j in self.jobs.failures()),
             clocks=tuple(self._clocks()),
             waiting=tuple(self._waiting()),
+            passed=tuple(self.jobs.passed_over()),
             warnings=tuple(self._warnings()),
+            stale=(*self._said("trouble"), *self._left()),
         )
+
+    def _said(self, *keys: str) -> list[str]:
+        """What the runner has left word of: ``trouble`` keeps pipelines from running at all."""
+        return [text for key in keys for text in self.journal.meta(key).splitlines() if text]
+
+    def _left(self) -> list[str]:
+        """What is to be done, while no runner is there to do it."""
+        if nudges.runner_lives(self.repo.common):
+            return []
+        return [*(f"{job.pipeline}: {job.state.value}" for job in self.journal.unfinished()), *self._moved()]
+
+    def _moved(self) -> list[str]:
+        moved = self.reconciler.moved()
+        if not moved or nudges.runner_lives(self.repo.common):
+            return []
+        return [f"{', '.join(moved)} changed since the last run: `gitpipe wait` or `gitpipe run`"]
 
     def _containers(self) -> str:
         """Which engine there is; asked where a pipeline has an image only, as it takes a moment."""
@@ -564,9 +621,7 @@ class Project:
             yield f"{hand.pipeline}, {hand.name}: {said}"
 
     def _warnings(self) -> Iterator[str]:
-        yield from (
-            text for key in ("trouble", "broken", "clock") for text in self.journal.meta(key).splitlines() if text
-        )
+        yield from self._said("trouble", "broken", "clock")
         if missing := hookplace.trouble(self.repo):
             yield missing
         known, stopped = self.store.trusted_and_stopped()
@@ -582,9 +637,7 @@ class Project:
                 yield f"{name} came from branch {source.branch}, which is gone: it is not updated any more"
         yield from self.behind()
         yield from self.checkouts.kept_aside()
-        moved = self.reconciler.moved()
-        if moved and not nudges.runner_lives(self.repo.common):
-            yield f"{', '.join(moved)} changed since the last run: `gitpipe wait` or `gitpipe run`"
+        yield from self._moved()
 
     def behind(self) -> list[str]:
         """The working trees that did not follow their branch, and what to do, a line each."""

@@ -13,13 +13,14 @@ from dataclasses import dataclass
 
 from gitpipe.commit import CommitRef, repo_of
 from gitpipe.datatree import DATA, POINTER, is_data
-from gitpipe.graph import downstream, order, reads, sources
+from gitpipe.graph import downstream, order, reads, sources, upstream
 from gitpipe.journal import Cursor, JobState, Journal
 from gitpipe.pipelines import Pipeline, PipelineStore
 from gitpipe.provenance import Inconsistent, Origin, closure, read_origin
 from gitpipe.repo import HEADS, Repo
 from gitpipe.spec import Spec
 
+HELD = "held"  # in the journal: the pipelines that were found stopped, and may have missed something since
 MENDED = "mended"  # in the journal: pipeline -> where its output branch was found astray, "" for gone
 
 
@@ -35,10 +36,14 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Unready:
-    """Why a job of a set cannot be: its upstream failed, its inputs contradict, or it has no data yet."""
+    """Why a job of a set cannot be: its upstream failed, its inputs contradict, or it has no data yet.
+
+    `passed`: what it reads was passed over in this set, so that it has to be, too (I3).
+    """
 
     reason: str
     silent: bool = False
+    passed: bool = False
 
 
 class Reconciler:
@@ -59,16 +64,20 @@ class Reconciler:
         self.pipelines.follow_config(heads)
         if cursor is None or code != cursor.code:
             self.journal.set_meta("broken", "\n".join(self.pipelines.broken.values()))
-        found = self._runnable()
+        trusted, stopped = self.pipelines.trusted_and_stopped()
+        found = self._runnable(trusted, stopped)
         specs = {name: p.spec for name, p in found.items()}
         now = self._now(specs, heads)
         versions = {name: p.version for name, p in found.items()}
         # Sets and cursor together: a kill in between would have a backlog replayed once more, its end undone first.
         with self.journal.transaction():
+            held = self._held()
             if cursor is None:
                 self._rebuild(found, now)
             else:
-                self._advance(cursor, found, now)
+                self._advance(cursor, found, now, {name for name in held if name in found})
+            if held != stopped:
+                self.journal.set_meta(HELD, "\n".join(sorted(stopped)))
             self._mend(found, heads)
             after = Cursor(now, versions, code)
             if after != cursor:
@@ -111,15 +120,24 @@ class Reconciler:
             found = self._data_heads[head] = newest.sha if newest else head
         return found
 
-    def _runnable(self) -> dict[str, Pipeline]:
-        """The pipelines that may run here: trusted (I12), not stopped, and with all upstream pipelines among them."""
+    def _held(self) -> set[str]:
+        return set(self.journal.meta(HELD).split())
+
+    def hold(self, name: str) -> None:
+        """Note that a pipeline misses something, as it is stopped; the first look after its start catches up."""
+        with self.journal.transaction():
+            self.journal.set_meta(HELD, "\n".join(sorted(self._held() | {name})))
+
+    def _runnable(self, trusted: Container[str], stopped: Container[str]) -> dict[str, Pipeline]:
+        """The pipelines that may run here: trusted (I12) and not stopped."""
         everything = self.pipelines.all(self.pipelines.head())
-        trusted, stopped = self.pipelines.trusted_and_stopped()
         return {n: p for n, p in everything.items() if p.version in trusted and n not in stopped}
 
     # -- the usual way: something moved since the last look ----------------------------------------------------------
 
-    def _advance(self, cursor: Cursor, found: Mapping[str, Pipeline], now: Mapping[str, str]) -> None:
+    def _advance(
+        self, cursor: Cursor, found: Mapping[str, Pipeline], now: Mapping[str, str], started: set[str]
+    ) -> None:
         specs = {name: p.spec for name, p in found.items()}
         vector = {b: cursor.sources.get(b, sha) for b, sha in now.items()}
         for step in self._merge({b: cursor.sources[b] for b in now if b in cursor.sources}, now):
@@ -130,14 +148,37 @@ class Reconciler:
         gone = set(cursor.versions) - set(self.pipelines.versions(self.pipelines.head()))
         for name in gone:
             self.journal.forget_pipeline(name)
-        changed = {n for n, p in found.items() if cursor.versions.get(n) != p.version}
+        changed = {n for n, p in found.items() if cursor.versions.get(n) != p.version} | started
         # A branch that was deleted and came back, or is read for the first time, counts with its head only.
         first = [b for b in now if b not in cursor.sources]
         if changed or first:
             self._supersede(changed, specs)
+            for name in sorted(started):
+                self._catch_up(name, found, now)
             touched = self._reached(specs, first) | changed | {d for n in changed for d in downstream(specs, n)}
             cause = ", ".join([*(f"{b}@{now[b]}" for b in first), *(f"pipeline {n}" for n in sorted(changed))])
             self._enqueue(cause, vector, found, touched)
+
+    def _catch_up(self, name: str, found: Mapping[str, Pipeline], now: Mapping[str, str]) -> None:
+        """Enqueue the commits between what a pipeline's output stands on and `now`, that itself excepted, after a stop.
+
+        What is below it has a part in that where all it is made from does.  A pipeline that reads outputs goes on with
+        `now`: which of these belonged to which commit is over.
+        """
+        specs = {n: p.spec for n, p in found.items()}
+        origin = self._head_origin(found[name])
+        if origin.version != found[name].version or upstream(specs, name):
+            return
+        part = {name}
+        for each in order(specs):
+            above = upstream(specs, each)
+            if above and above <= part:
+                part.add(each)
+        stood = {ref.branch: ref.sha for ref in origin.provenance if ref.branch in reads(specs[name]) & now.keys()}
+        vector = {**now, **stood}
+        for step in self._merge(stood, now)[:-1]:
+            vector[step.branch] = step.sha
+            self._enqueue(f"{step.branch}@{step.sha}", vector, found, part)
 
     def _supersede(self, changed: set[str], specs: Mapping[str, Spec]) -> None:
         """Drop queued jobs of old versions, and what waits for them: the new version's own set covers them.
@@ -228,7 +269,7 @@ class Reconciler:
         Args:
             names: only these; None for all.
         """
-        found = self._runnable()
+        found = self._runnable(*self.pipelines.trusted_and_stopped())
         with self.journal.transaction():  # a set that the runner adds in between would be older than this one's vector
             return self._retry(found, list(found) if names is None else names)
 
@@ -392,6 +433,8 @@ class Reconciler:
             # Its newest job up to here: where that failed, an older output is not what this vector asks for.
             owner = owned[branch]
             here = self.journal.newest_over(owner, set_id)
+            if here and here.state is JobState.SUPERSEDED:
+                return Unready(f"passed over, as {owner} was", passed=True)
             if here and here.state in (JobState.FAILED, JobState.UNRUNNABLE, JobState.KILLED):
                 root = here.reason if here.state is JobState.UNRUNNABLE else f"{owner} {here.state.value}"
                 return Unready(root)

@@ -51,6 +51,18 @@ def duration(text: object) -> float:
     return seconds
 
 
+def spelled(seconds: float) -> str:
+    """The duration as specs have it, in the largest units: ``1h30m``, ``1m30.5s``, ``1ms``."""
+    left = Decimal(repr(seconds))
+    if left < 1:
+        return f"{(left * 1000).normalize():f}ms"
+    parts = []
+    for unit in "hm":
+        count, left = divmod(left, UNITS[unit])
+        parts.append(f"{count:f}{unit}" if count else "")
+    return "".join(parts) + (f"{left.normalize():f}s" if left or not any(parts) else "")
+
+
 def size(text: str) -> int:
     """Bytes of ``100``, ``1MB`` (a million), ``1MiB`` (2^20); ValueError for anything else or nothing."""
     found = SIZE.match(text)

@@ -6,6 +6,7 @@ what a job is (`gitpipe.job`) nor why there is one (`gitpipe.reconcile`).
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 import time
@@ -20,8 +21,9 @@ from gitpipe.faults import point
 from gitpipe.graph import upstream
 from gitpipe.job import JobRunner
 from gitpipe.journal import JobRow, JobState, Journal, Unwritable
-from gitpipe.pipelines import PipelineStore
-from gitpipe.reconcile import Reconciler
+from gitpipe.notice import Notice
+from gitpipe.pipelines import Pipeline, PipelineStore
+from gitpipe.reconcile import Reconciler, Unready
 
 POLL_SECONDS = 0.05
 LOOK_SECONDS = 5.0
@@ -43,6 +45,8 @@ class Scheduler:
         after: Callable[[JobRow], None],
         abort: Callable[[], None],
         close: Callable[[], None],
+        notice: Notice,
+        tidy: Callable[[], None] = lambda: None,
     ) -> None:
         """
         Args:
@@ -51,11 +55,15 @@ class Scheduler:
             after: called when a job has succeeded, before it counts as done for `wait`: working trees.
             abort: ends executors with all that they run.
             close: ends whatever else was started.
+            notice: is told of each job that is over.
+            tidy: called when all is done, once until there was something to do again.
         """
         self.common, self.journal, self.reconciler, self.pipelines = common, journal, reconciler, pipelines
         self.clock = clock
         self._job_runner, self._after = jobs, after
         self._abort, self._close = abort, close
+        self._notice, self._tidy = notice, tidy
+        self._untidy = True
         self._making = threading.Lock()
         self._active: dict[int, JobRow] = {}
         self._threads: list[threading.Thread] = []
@@ -103,6 +111,7 @@ class Scheduler:
                     if names or self._moved or self._struck() or now - looked > LOOK_SECONDS or self._state_vanished():
                         looked = now
                         self._look(names)
+                        self._notice.update()  # a pipeline that failed may have been deleted
                         self._ticks = linger is not None
                     self._start_ready()
                     self._release()
@@ -111,6 +120,10 @@ class Scheduler:
                     print(f"gitpipe: {error}; going on", file=sys.stderr)
                 if self._active or self._waiting or self._busy or self._moved:
                     idle_since = time.monotonic()
+                    self._untidy = True
+                elif self._untidy:
+                    self._untidy = False
+                    self._tidy()
                 elif (linger is None or time.monotonic() - idle_since > linger) and self._may_end():
                     break
                 on_tick()
@@ -121,6 +134,7 @@ class Scheduler:
             self._join(GRACE_SECONDS)
             self._abort()
             self._join(None)
+            self._notice.close()
             self.journal.clear_workers()
             self._close()
 
@@ -193,18 +207,44 @@ class Scheduler:
         if not waiting or self._stop.is_set():
             return
         try:
-            specs = {n: p.spec for n, p in self.pipelines.all(self.pipelines.head()).items()}
+            found = self.pipelines.all(self.pipelines.head())
         except GitpipeError as error:
             # A broken spec must not end the runner: what is queued waits until it is mended, who waits is told.
             self.journal.set_meta("trouble", str(error))
             self._busy = False
             return
+        specs = {name: pipeline.spec for name, pipeline in found.items()}
         for job in waiting:
             if len(self._active) >= MAX_JOBS:
                 return
             above = upstream(specs, job.pipeline) if job.pipeline in specs else set()
-            if not any(name in first and first[name].set_id <= job.set_id for name in above):
-                self._start(job)
+            before = min((first[name].set_id for name in above if name in first), default=None)
+            if before is None or before > job.set_id:
+                self._start(self._newest(job, found[job.pipeline], before) if job.pipeline in found else job)
+
+    def _newest(self, job: JobRow, pipeline: Pipeline, before: int | None) -> JobRow:
+        """`job`, the oldest of its pipeline; or, with `commits` ``newest``, the newest that may run, those before it
+        passed over.
+
+        Of those that may run: one that still waits for its upstream is no reason to pass over another, else a pipeline
+        below a slow one would never have its turn while commits keep coming.
+
+        Args:
+            before: the first set that upstream pipelines are not done with; None: they are done with all.
+        """
+        ready = [each for each in self.journal.queue(job.pipeline) if before is None or each.set_id < before]
+        if len(ready) < 2 or not self.pipelines.newest_only(pipeline.spec):
+            return job
+        for chosen in reversed(ready[1:]):
+            try:
+                inputs = self.reconciler.inputs_of(pipeline, chosen.set_id)
+            except GitpipeError:
+                return job  # something is lost: the job that asks for it is to say so
+            if not isinstance(inputs, Unready) or not (inputs.passed or inputs.silent):
+                cause = self.journal.set_cause(chosen.set_id)
+                self.journal.pass_over(ready[: ready.index(chosen)], f"passed over for a newer commit set ({cause})")
+                return chosen
+        return job
 
     def _start(self, job: JobRow) -> None:
         thread = threading.Thread(target=self._run, args=(job,), name=f"job-{job.pipeline}", daemon=True)
@@ -234,8 +274,12 @@ class Scheduler:
                 # The disk is full, say: the job is tried again, but not twenty times a second.
                 self._stop.wait(LOOK_SECONDS)
         finally:
+            ended = None
+            with contextlib.suppress(Unwritable):
+                ended = self.journal.job(job.seq)
+                if ended is not None and ended.state.over:
+                    self._notice.ended(ended)  # first: who waits for the job is to find that, too
             self._active.pop(job.seq, None)
             self._changed.set()
-            ended = self.journal.job(job.seq)
             if ended is not None and ended.state.over:
                 self._on_end(ended)

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 DATUM_TRIES = 3
 TRIGGERED = "-trigger-"  # in the name of a branch that a pipeline has for itself: <pipeline>-trigger-<n>
+EVERY_JOB = "every_job"
+NO_JOB = "none yet"  # stands for the job that there is to be
 HOST = "host"  # stands for the image where the host's programs run
 
 
@@ -111,6 +113,7 @@ class Spec:
         salt: changed by gitpipe to have everything processed again; "" otherwise.
         datum_tries: how often a failing datum is tried.
         datum_timeout, job_timeout: seconds.
+        every_job: each job runs all its datums; else it skips those that were done before.
         commits: ``every``, ``newest``, or "" for what the repository says.
         requests, limits: of each worker; no result depends on them.
         ignored: fields that were given and have no meaning here (``pod_spec``, ``transform.user``), sorted.
@@ -127,6 +130,7 @@ class Spec:
     datum_tries: int = DATUM_TRIES
     datum_timeout: float | None = None
     job_timeout: float | None = None
+    every_job: bool = False
     output_branch: str = "master"
     writable_inputs: bool = False
     commits: str = ""
@@ -160,6 +164,7 @@ class Spec:
             "datum_tries": self.datum_tries if self.datum_tries != DATUM_TRIES else None,
             "datum_timeout": _duration(self.datum_timeout),
             "job_timeout": _duration(self.job_timeout),
+            "reprocess_spec": EVERY_JOB if self.every_job else None,
             "output_branch": self.output_branch if self.output_branch != "master" else None,
             "code": None if self.code is None else list(self.code),
             "writable_inputs": self.writable_inputs,
@@ -195,7 +200,7 @@ class Spec:
             raise BadSpec(f"{source}: expected one pipeline, got {len(found)}")
         return _spec(found[0], source, recorded=True)
 
-    def transform_digest(self, code_tree: str, image: str = HOST) -> str:
+    def transform_digest(self, code_tree: str, image: str = HOST, job: str = "") -> str:
         """64 hex digits that stand for all that may change a result, beside the input files.
 
         Not parallelism, timeouts, tries, resources or description, nor which commits are read.  What is left at its
@@ -204,14 +209,16 @@ class Spec:
         Args:
             code_tree: the git tree id of the pipeline's code.
             image: the id of the container image that it runs in (``sha256:…``), or `HOST`.
+            job: the id of the job; it counts only with `every_job`, where what another job has done is not its own.
         """
-        text = json.dumps(self.transform_parts(code_tree, image), sort_keys=True, separators=(",", ":"))
+        text = json.dumps(self.transform_parts(code_tree, image, job), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
-    def transform_parts(self, code_tree: str, image: str = HOST) -> dict[str, Any]:
+    def transform_parts(self, code_tree: str, image: str = HOST, job: str = "") -> dict[str, Any]:
         """What `transform_digest` is the digest of, field by field: what differs here is why datums run again."""
         parts = {**self.transform.to_dict(), "image": image, "code": code_tree}
         parts["salt"], parts["writable_inputs"] = self.salt, self.writable_inputs
+        parts["job"] = (job or NO_JOB) if self.every_job else ""
         return {name: value for name, value in parts.items() if value}
 
 
@@ -269,6 +276,7 @@ def _from_form(form: SpecForm, recorded: bool) -> Spec:
         datum_tries=form.datum_tries or DATUM_TRIES,
         datum_timeout=form.datum_timeout,
         job_timeout=form.job_timeout,
+        every_job=form.reprocess_spec == EVERY_JOB,
         output_branch=form.output_branch,
         writable_inputs=form.writable_inputs,
         commits=form.commits or "",

@@ -476,6 +476,9 @@ class SpecForm(Form):
     datum_tries: Count = Field(0, description="How often a failing datum is tried; by default 3 times.")
     datum_timeout: Seconds | None = Field(None, description='The longest that a datum may take, such as "90s".')
     job_timeout: Seconds | None = Field(None, description='The longest that a job may take, such as "1h30m".')
+    reprocess_spec: Literal["until_success", "every_job"] | None = Field(
+        None, description="Whether a datum that was done is skipped from then on, or each job runs all of its datums."
+    )
     output_branch: Annotated[str, _worded(check_branch)] = Field(
         "master", description="The branch of its own repo that the pipeline writes."
     )
@@ -512,7 +515,6 @@ class SpecForm(Form):
     hashtree_spec: NotUsed = None
     update: NotUsed = None
     reprocess: NotUsed = None
-    reprocess_spec: NotUsed = None
     spec_commit: NotUsed = None
     dry_run: NotUsed = None
     maximum_expected_uptime: NotUsed = None

@@ -244,7 +244,7 @@ class JobInfo:
     id: str
     pipeline: str
     version: str
-    state: str  # a `journal.JobState` value: queued, running, success, failed, unrunnable, killed
+    state: str  # a `journal.JobState` value: queued, running, success, failed, unrunnable, killed, superseded
     output: str | None  # sha of the output commit
     started: float | None
     finished: float | None
@@ -394,7 +394,14 @@ class StatusInfo:
     warnings: tuple[str, ...] = ()
     clocks: tuple[str, ...] = ()  # cron inputs and their next tick, worded
     waiting: tuple[str, ...] = ()  # pipelines with an input that has no data yet, worded
+    passed: tuple[str, ...] = ()  # pipelines that passed over commit sets before their newest job, worded
     containers: str = ""  # what runs the images of pipelines; "" where none has one
+    stale: tuple[str, ...] = ()  # why outputs are not up to date, where nothing is at work on that
+
+    @property
+    def well(self) -> bool:
+        """Whether nothing failed, and nothing is left as it is that should be done."""
+        return not self.failures and not self.stale
 
 
 @dataclass(frozen=True, slots=True)

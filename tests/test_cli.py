@@ -531,7 +531,7 @@ def test_status(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
         "/r/.git", "not running", "local", "bubblewrap", "/r/c", ("model: queued",), (bad,), ("branch main is gone",)
     )
     fake.answers["logs"] = [LogLine(JOB, "infer", "1234", 0, "KeyError: 'x'\n")]
-    assert gitpipe("status") == 0
+    assert gitpipe("status") == 3
     out = capsys.readouterr().out.splitlines()
     assert out[1] == "Runner: not running"
     assert "Pending: model: queued" in out

@@ -77,6 +77,7 @@ SAMPLES: dict[str, Any] = {
     "datum_tries": 2,
     "datum_timeout": "1s",
     "job_timeout": "1s",
+    "reprocess_spec": "every_job",
     "output_branch": "x",
     "resource_requests.cpu": 0.5,
     "resource_requests.memory": "512Mi",
@@ -607,8 +608,8 @@ def test_what_a_stage_finds_in_its_environment(lab: Lab) -> None:
     assert not {"PPS_NAMESPACE", "PPS_POD_NAME", "S3_ENDPOINT"} & env.keys()
 
 
-def test_exit_codes_tries_and_what_has_no_effect_yet(lab: Lab) -> None:
-    """``job_timeout`` and ``lazy``; once one of them takes effect, the page has to say so."""
+def test_exit_codes_tries_and_what_has_no_effect(lab: Lab) -> None:
+    """``lazy``; once it takes effect, the page has to say so."""
     lab.data("in", {"a": "1"})
     leaf = pfs("in", "/*", lazy=True, empty_files=True)
 
@@ -618,7 +619,7 @@ def test_exit_codes_tries_and_what_has_no_effect_yet(lab: Lab) -> None:
 
     pipeline("accepted", "cp /pfs/in/a /pfs/out; exit 3", {"accept_return_code": [3]})
     pipeline("recovered", "exit 3", {"err_cmd": ["true"], "err_stdin": ["x"]})
-    pipeline("slow", "sleep 0.3", job_timeout="1ms", parallelism_spec={"strategy": "CONSTANT"})
+    pipeline("slow", "sleep 0.3", job_timeout="1h", parallelism_spec={"strategy": "CONSTANT"})
     pipeline("timed", "sleep 60", datum_timeout="200ms", datum_tries=2)
     jobs = {job.pipeline: job for job in lab.run()}
     assert {name: job.state for name, job in jobs.items()} == {

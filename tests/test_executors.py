@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import itertools
 import os
 import signal
@@ -273,6 +274,23 @@ def test_ray_node_without_our_files(kit: Kit, on_ray: RayExecutor) -> None:
     assert result.ok, result
     assert {path: len(data) for path, data in kit.contents(result).items()} == {"x": 40_000_000, "big": 40_000_000}
     assert list(kit.slots.iterdir()) == []
+
+    # What a datum prints there is followed here, while it runs and to its end.
+    live = kit.slots.parent / "live" / "1.d"
+    go = kit.slots.parent / "go"
+    script = f"echo begin; while ! test -e {go}; do sleep 0.05; done; sleep 0.7; echo end"
+    task = dataclasses.replace(kit.task(), live=str(live))
+    found: list[Result] = []
+    stage = kit.stage("sh", "-c", script, sandbox="none")
+    thread = threading.Thread(target=lambda: found.extend(apart.run(stage, [task], 1)), daemon=True)
+    thread.start()
+    deadline = time.monotonic() + 180
+    while not (live.exists() and live.read_bytes() == b"begin\n"):
+        assert time.monotonic() < deadline, "it is not seen while it runs"
+        time.sleep(0.05)
+    go.touch()
+    thread.join(180)
+    assert found[0].log == live.read_bytes() == b"begin\nend\n"
     next(iter(apart._hosts.values())).close()
 
 

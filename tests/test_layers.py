@@ -30,7 +30,7 @@ checkout example guards hookconfig hooks speccheck
 clock
 catalog
 datarepos hookplace
-branches filediff history job preview
+branches filediff history job notice preview
 filehistory
 commitdiff jobviews scheduler
 datumviews explain
@@ -75,7 +75,7 @@ DOORS = {
     "typer": {"cli"},
     "click": {"cli"},
     "rich": {"cli"},
-    "subprocess": {"stage", "repo", "runner", "nudges", "glance"},
+    "subprocess": {"stage", "repo", "runner", "nudges", "notice", "glance"},
     "multiprocessing": {"stage"},
     "grandalf": {"drawing.layout"},
     "pydot": {"drawing.png"},

@@ -14,7 +14,7 @@ import typer
 
 from gitpipe.cli import complete, show
 from gitpipe.cli.app import GITLIKE, MANY, Raw, command, is_terminal, project, say
-from gitpipe.errors import GitpipeError, Refused, UsageError
+from gitpipe.errors import GitpipeError, JobFailed, Refused, UsageError
 from gitpipe.views import DagInfo, JobInfo
 
 if TYPE_CHECKING:
@@ -92,7 +92,10 @@ def names_a_path(here: Project, words: list[str]) -> bool:
 
 @command("status", GITLIKE)
 def status(raw: Raw = False) -> None:
-    """Show what is pending, what failed with its last lines, and how jobs are run here."""
+    """Show what is pending, what failed with its last lines, and how jobs are run here.
+
+    The exit status is 3 while a job stands failed, or an output is out of date and nothing is at work on it.
+    """
     here = project()
     state = here.status()
 
@@ -102,6 +105,8 @@ def status(raw: Raw = False) -> None:
         return [show.log_message(line) for line in here.jobs.logs(job=job.id, tail=LAST_LINES)]
 
     show.one(state, lambda value: show.status_lines(value, last_lines), as_json=raw)
+    if not state.well:
+        raise typer.Exit(JobFailed.exit_code)
 
 
 @command("dag", GITLIKE)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Annotated
 
 import typer
 
 from gitpipe.cli import complete, show
-from gitpipe.cli.app import JOBS, MANY, Raw, command, project, standard_input
+from gitpipe.cli.app import JOBS, MANY, Raw, command, is_terminal, project, say, standard_input
 from gitpipe.cli.progress import JobProgress
 from gitpipe.errors import GitpipeError, JobFailed, UsageError
 from gitpipe.views import JobInfo
@@ -38,6 +38,10 @@ OneJob = Annotated[
 ]
 
 
+SCREEN_ON, SCREEN_OFF, CLEAR = "\x1b[?1049h", "\x1b[?1049l", "\x1b[H\x1b[2J"
+"""What terminals take for a screen of its own, and for a clean one."""
+
+
 class Interrupted(GitpipeError):
     """The user pressed Ctrl-C while jobs were at work."""
 
@@ -48,10 +52,35 @@ class Interrupted(GitpipeError):
 def list_job(
     pipeline: OfPipeline = None,
     limit: Annotated[int | None, typer.Option("--limit", "-n", min=1, max=MANY, help="At most so many jobs.")] = None,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Stay, and show each change until Ctrl-C.")] = False,
     raw: Raw = False,
 ) -> None:
-    """List the jobs, the newest first; progress is processed + skipped (+ recovered) / total datums."""
-    show.many(project().jobs.list(pipeline, limit), show.JOB, as_json=raw)
+    """List the jobs, the newest first; progress is processed + skipped (+ recovered) / total datums.
+
+    Example: gitpipe list-job -w
+    """
+    jobs = project().jobs
+    if not watch:
+        show.many(jobs.list(pipeline, limit), show.JOB, as_json=raw)
+    elif is_terminal() and not raw:
+        fresh_table(found for found, _ in jobs.watch(pipeline, limit))
+    else:
+        show.stream((job for _, changed in jobs.watch(pipeline, limit) for job in changed), show.JOB, as_json=raw)
+
+
+def fresh_table(tables: Iterable[Sequence[JobInfo]]) -> None:
+    """Show the newest table alone, in a screen of its own as a pager does; the last one stays when it ends."""
+    last: Sequence[JobInfo] = ()
+    sys.stdout.write(SCREEN_ON)
+    try:
+        for last in tables:
+            sys.stdout.write(CLEAR)
+            show.many(last, show.JOB, as_json=False)
+            sys.stdout.flush()
+    finally:
+        sys.stdout.write(SCREEN_OFF)
+        show.many(last, show.JOB, as_json=False)
+        sys.stdout.flush()
 
 
 @command("inspect-job", JOBS)
@@ -80,6 +109,32 @@ def stop_job(
     """
     stopped = project().jobs.stop(job)
     print(f"{stopped.pipeline}: stopped; 'gitpipe run-pipeline {stopped.pipeline}' runs it again")
+
+
+@command("restart-datum", JOBS)
+def restart_datum(
+    job: Annotated[
+        str,
+        typer.Argument(
+            metavar="JOB|PIPELINE",
+            help="A running job's id, or a pipeline (what it is at).",
+            autocompletion=complete.jobs_and_pipelines,
+        ),
+    ],
+    datums: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[DATUM]...",
+            help="Their ids, or the first digits, also with commas between; all that run, if there is none.",
+            autocompletion=complete.datums,
+        ),
+    ] = None,
+) -> None:
+    """Kill datums that run and begin them again, which counts as no try.
+
+    Example: gitpipe restart-datum model
+    """
+    say(project().datums.restart(job, [each for word in datums or () for each in word.split(",")]))
 
 
 FIRST = 20
@@ -162,21 +217,30 @@ def logs(
     tail: Annotated[
         int | None, typer.Option("--tail", min=0, max=MANY, metavar="N", help="The last N lines only.")
     ] = None,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on with what is printed meanwhile, until the job is over.")
+    ] = False,
     raw: Raw = False,
 ) -> None:
     """Print what the code of jobs wrote to standard output and standard error.
 
     Example: gitpipe logs --pipeline model --tail 20
+
+    Example: gitpipe logs -f --pipeline model
     """
     jobs = project().jobs
-    lines = jobs.logs(job=job, pipeline=pipeline, datum=datum, tail=tail)
-    if raw:
-        show.raw(lines)
-        return
+    read = jobs.follow if follow else jobs.logs
     printed = False
-    for line in lines:
-        print(show.log_message(line))
+    for line in read(job=job, pipeline=pipeline, datum=datum, tail=tail):
+        if raw:
+            show.raw([line])
+        else:
+            print(show.log_message(line))
+        if follow:
+            sys.stdout.flush()
         printed = True
+    if raw:
+        return
     if job is not None and not printed and tail != 0:
         # A program that could not be started has printed nothing: whoever was sent here is to find out why.
         one = jobs.inspect(job)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress as Bars
     from rich.progress import TaskID
 
+OPEN = ("queued", "running")
 FEW_FILES = 100
 """Below so many files a bar would only flicker."""
 
@@ -75,12 +76,32 @@ class JobProgress:
             self._bars.start()
         if job.job not in self._tasks:
             self._tasks[job.job] = self._bars.add_task(job.pipeline, total=None, state="")
+        over = job.state not in OPEN
+        if over and self._shown.get(job.job) == job.state:
+            return
+        # What was skipped took no time, and would be taken for a rate.
+        todo, done = job.total - job.skipped, job.done + job.failed + job.recovered
         self._bars.update(
             self._tasks[job.job],
-            total=job.total or None,
-            completed=job.done + job.skipped + job.failed + job.recovered,
-            state=f"{show.progress(job.done, job.skipped, job.recovered, job.total)} {job.state}",
+            total=max(todo, 1) if job.total else None,
+            completed=done if todo or not job.total else 1,
+            state=bar_text(job),
         )
+        if over:
+            self._bars.stop_task(self._tasks[job.job])
+
+
+def bar_text(job: Progress) -> str:
+    """``3 + 2 / 9 running, 1 failed``."""
+    failed = f", {job.failed} failed" if job.failed else ""
+    return f"{show.progress(job.done, job.skipped, job.recovered, job.total)} {job.state}{failed}"
+
+
+def rate_text(speed: float | None, running: bool) -> str:
+    """Datums a second, or a minute where they are slow; "" where that is not known."""
+    if not speed or not running:
+        return ""
+    return f"{speed:.3g}/s" if speed >= 1 else f"{speed * 60:.3g}/min"
 
 
 def ended(job: JobInfo) -> Progress:
@@ -89,15 +110,21 @@ def ended(job: JobInfo) -> Progress:
 
 
 def job_bars() -> Bars:
-    """Rich's bars with pipeline, datums, state and the time left."""
+    """Rich's bars with pipeline, datums, state, rate and the time left."""
     from rich.console import Console
-    from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, ProgressColumn, Task, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as RichProgress
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text(rate_text(task.speed, task.stop_time is None and not task.finished))
 
     return RichProgress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
         TextColumn("{task.fields[state]}", markup=False),
+        Rate(),
         TimeRemainingColumn(),
         console=Console(),
     )

@@ -220,7 +220,16 @@ def many(values: Iterable[object], columns: Columns, *, as_json: bool) -> None:
         table([name for name, _ in columns], [[cell(value) for _, cell in columns] for value in values])
 
 
-WIDTHS = {"COMMIT": 40, "PARENT": 40, "FINISHED": len("Less than a second ago")}
+AGE = len("Less than a second ago")
+WIDTHS = {
+    "COMMIT": 40,
+    "PARENT": 40,
+    "FINISHED": AGE,
+    "ID": 32,
+    "OUTPUT COMMIT": 52,
+    "STARTED": AGE,
+    "DURATION": AGE - 4,
+}
 
 
 def stream(values: Iterable[object], columns: Columns, *, as_json: bool) -> None:
@@ -482,6 +491,7 @@ def status_lines(status: StatusInfo, last_lines: Callable[[JobInfo], list[str]])
     yield from pairs(*(("Cron", line) for line in status.clocks))
     yield from pairs(*(("Pending", line) for line in status.pending))
     yield from pairs(*(("Waits", line) for line in status.waiting))
+    yield from pairs(*(("Passed over", line) for line in status.passed))
     for job in status.failures:
         which = f"job {short(job.id)}" if job.id else job.state  # one that never ran has no id
         when = f", {ago(job.finished)}" if job.finished is not None else ""

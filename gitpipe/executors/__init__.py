@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Protocol
 
@@ -26,13 +26,14 @@ class Executor(Protocol):
         *,
         watch: SlotWatcher | None = None,
         stopped: Callable[[], bool] = lambda: False,
+        ended: Callable[[], Collection[str]] = tuple,
     ) -> Iterator[Result]:
         """Yield one `Result` a task, in any order.
 
         Pulls from `tasks` lazily (at most a few per slot ahead); starts at most `slots` workers and no more than there
         are tasks; reuses warm workers of the same stage.  When `stopped()` turns true it pulls no more, and yields
         what is running, which is killed if it takes long.  A worker that dies gives ``Result(lost=True)`` for its
-        datum and is replaced.
+        datum and is replaced; so is one that is killed because `ended()` has named the datum that it runs.
         Safe to call from several threads at once.
         """
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 
 from gitpipe.errors import StageFailed
@@ -40,10 +40,11 @@ class AutoExecutor:
         *,
         watch: SlotWatcher | None = None,
         stopped: Callable[[], bool] = lambda: False,
+        ended: Callable[[], Collection[str]] = tuple,
     ) -> Iterator[Result]:
         """See `gitpipe.executors.Executor`."""
         return Spread(
-            self._wake_ray(tasks), slots, lambda number: self._open_seat(stage, number), watch, stopped
+            self._wake_ray(tasks), slots, lambda number: self._open_seat(stage, number), watch, stopped, ended
         ).results()
 
     def _wake_ray(self, tasks: Iterable[Task]) -> Iterator[Task]:
@@ -88,8 +89,8 @@ class _UntilReady:
     def run(self, tasks: list[Task]) -> list[Result]:
         return self._seat.run(tasks)
 
-    def abort(self) -> None:
-        self._seat.abort()
+    def abort(self, datums: Collection[str] | None = None) -> None:
+        self._seat.abort(datums)
 
     def close(self) -> None:
         self._seat.close()

@@ -5,6 +5,7 @@ Knows nothing of Ray, which calls it, nor of which node it is on.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import io
 import os
@@ -12,6 +13,7 @@ import shutil
 import sys
 import tarfile
 import tempfile
+from collections.abc import Collection
 from pathlib import Path
 
 from gitpipe.executors.local import WorkerPool
@@ -57,9 +59,9 @@ class Host:
                 self._pool.give(worker)
         return results
 
-    def abort(self, pipeline: str) -> None:
-        """Kill what runs of a pipeline here; the calls that wait for it get lost results."""
-        self._pool.abort(pipeline)
+    def abort(self, pipeline: str, datums: Collection[str] | None = None) -> None:
+        """Kill what runs of a pipeline here, or some datums of it; the calls that wait for it get lost results."""
+        self._pool.abort(pipeline, datums)
 
     # --- without a shared file system ---
 
@@ -107,14 +109,33 @@ class Host:
         except OSError:  # another slot was first
             shutil.rmtree(fresh, ignore_errors=True)
 
-    def run_apart(self, stage: Stage, code: str, tasks: list[Task]) -> list[Result]:
-        """The same as `run`, with this node's own cache and the code tree `code`."""
+    def run_apart(self, stage: Stage, code: str, tasks: list[Task]) -> tuple[list[Result], dict[str, bytes]]:
+        """The same as `run`, with this node's own cache and the code tree `code`; and live files as they ended."""
         own = self._own()
         python = stage.python if Path(stage.python).exists() else sys.executable
         here = dataclasses.replace(
             stage, code_dir=own / "code" / code, cache_dir=own / "cache", slots_dir=own / "slots", python=python
         )
-        return self.run(here, tasks)
+        tasks = [dataclasses.replace(task, live=task.live and str(self._live(task.live))) for task in tasks]
+        results = self.run(here, tasks)
+        printed = {}
+        for path in (Path(task.live) for task in tasks if task.live):
+            with contextlib.suppress(FileNotFoundError):
+                printed[path.name] = path.read_bytes()
+                path.unlink()
+        return results, printed
+
+    def printed(self, known: dict[str, int]) -> dict[str, tuple[bytes, int]]:
+        """What running datums have printed beyond the bytes that are known: live file -> (what is new, its size)."""
+        found = {}
+        for name, size in known.items():
+            with contextlib.suppress(FileNotFoundError):
+                data = self._live(name).read_bytes()
+                found[name] = data[size if size <= len(data) else 0 :], len(data)
+        return found
+
+    def _live(self, name: str) -> Path:
+        return self._own() / "live" / os.path.basename(name)
 
     def close(self) -> None:
         """End all workers, remove what is this node's own."""

@@ -9,7 +9,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 
 from gitpipe.errors import DiskFull, StageFailed
@@ -94,10 +94,15 @@ class WorkerPool:
         for old in ended:
             old.close()
 
-    def abort(self, pipeline: str) -> None:
-        """Kill what runs of `pipeline`, which has one job at a time; its threads get lost results."""
+    def abort(self, pipeline: str, datums: Collection[str] | None = None) -> None:
+        """Kill what runs of `pipeline`, which has one job at a time; its threads get lost results.
+
+        Args:
+            datums: only these; None for all.
+        """
         with self._lock:
             busy = [worker for worker in self._busy if worker.stage.pipeline == pipeline]
+            busy = [worker for worker in busy if datums is None or worker.datum in datums]
         for worker in busy:
             worker.abort()
 
@@ -152,9 +157,9 @@ class LocalSeat:
             if not self._worker.alive:
                 self.close()
 
-    def abort(self) -> None:
+    def abort(self, datums: Collection[str] | None = None) -> None:
         """See `gitpipe.executors.spread.Seat`."""
-        self._pool.abort(self._stage.pipeline)
+        self._pool.abort(self._stage.pipeline, datums)
 
     def close(self) -> None:
         if self._worker is not None:
@@ -181,9 +186,10 @@ class LocalExecutor:
         *,
         watch: SlotWatcher | None = None,
         stopped: Callable[[], bool] = lambda: False,
+        ended: Callable[[], Collection[str]] = tuple,
     ) -> Iterator[Result]:
         """See `gitpipe.executors.Executor`."""
-        return Spread(tasks, slots, lambda number: self.open_seat(stage), watch, stopped).results()
+        return Spread(tasks, slots, lambda number: self.open_seat(stage), watch, stopped, ended).results()
 
     def close(self) -> None:
         """End all workers and their processes, and remove their slot directories."""

@@ -23,7 +23,7 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,9 @@ from gitpipe.executors import SlotWatcher
 from gitpipe.executors.host import Host, pack
 from gitpipe.executors.spread import Spread
 from gitpipe.stage import Result, Stage, Task
+from gitpipe.stage.live import Live
 from gitpipe.stage.sandbox import inherited_environment
+from gitpipe.stage.secret import Redactor
 from gitpipe.stage.slot import sweep
 
 _EMBEDDED = {
@@ -107,13 +109,14 @@ class RayExecutor:
         *,
         watch: SlotWatcher | None = None,
         stopped: Callable[[], bool] = lambda: False,
+        ended: Callable[[], Collection[str]] = tuple,
     ) -> Iterator[Result]:
         """See `gitpipe.executors.Executor`.
 
         Raises:
             StageFailed: Ray cannot be started or reached, or ended a second time.
         """
-        return Spread(tasks, slots, lambda number: self.open_seat(stage, number), watch, stopped).results()
+        return Spread(tasks, slots, lambda number: self.open_seat(stage, number), watch, stopped, ended).results()
 
     def open_seat(self, stage: Stage, number: int) -> RaySeat:
         """A seat on the node that slot `number` falls to; waits for Ray."""
@@ -380,8 +383,8 @@ class RayExecutor:
             self.get(handle.prepare.remote(), _CALL_LIMIT)
         return shared
 
-    def get(self, ref: Any, limit: float | None = None) -> Any:
-        """The value of a call to an actor; Lost where it will never come."""
+    def get(self, ref: Any, limit: float | None = None, meanwhile: Callable[[], None] = lambda: None) -> Any:
+        """The value of a call to an actor; Lost where it will never come.  While it does not, `meanwhile` is called."""
         import ray
 
         deadline = None if limit is None else time.monotonic() + limit
@@ -393,6 +396,7 @@ class RayExecutor:
                         return ray.get(ref)
                     if deadline is not None and time.monotonic() > deadline:
                         raise Silent("a Ray actor does not answer")
+                    meanwhile()
                 raise Lost(f"Ray ended: {self.failed}")
         except ray.exceptions.RayTaskError as error:
             cause = error.cause
@@ -428,6 +432,20 @@ class RayExecutor:
                     sweep(folder)
 
 
+class _Mirror(Live):
+    """A live file here that follows one on a node; `size`: bytes of that one which are here."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__(path, Redactor(()))  # the worker there has taken out what is secret
+        self.size = 0
+
+    def follow(self, data: bytes, size: int) -> None:
+        """Take what came to it, which has `size` bytes now."""
+        self.size = size
+        if data:
+            self.add(data)
+
+
 class _Host:
     """Our end of one actor."""
 
@@ -446,14 +464,25 @@ class _Host:
             return results
         code = self._send_code(stage)
         self._send_inputs(stage, tasks)
-        results = self._call("run_apart", stage, code, tasks)
+        live = {os.path.basename(task.live): _Mirror(task.live) for task in tasks if task.live}
+
+        def follow() -> None:
+            with contextlib.suppress(Lost):  # whoever waits for the results finds that out, too
+                sizes = {name: mirror.size for name, mirror in live.items()}
+                for name, (data, size) in self._call("printed", sizes).items():
+                    live[name].follow(data, size)
+
+        results, printed = self._call("run_apart", stage, code, tasks, meanwhile=follow)
+        for name, data in printed.items():
+            mirror = live[name]
+            mirror.follow(data[mirror.size if mirror.size <= len(data) else 0 :], len(data))
         for result in results:
             for _, md5, size in result.outputs:
                 self._fetch(stage, md5, size)
         return results
 
-    def _call(self, method: str, *args: Any) -> Any:
-        return self._executor.get(getattr(self.handle, method).remote(*args))
+    def _call(self, method: str, *args: Any, meanwhile: Callable[[], None] = lambda: None) -> Any:
+        return self._executor.get(getattr(self.handle, method).remote(*args), meanwhile=meanwhile)
 
     def _send_code(self, stage: Stage) -> str:
         tar = pack(stage.code_dir)
@@ -503,10 +532,10 @@ class _Host:
         finally:
             partial.unlink(missing_ok=True)
 
-    def abort(self, pipeline: str) -> None:
+    def abort(self, pipeline: str, datums: Collection[str] | None = None) -> None:
         """Kill what runs of a pipeline there; nobody waits for the answer, as the actor may be gone."""
         with contextlib.suppress(Exception):
-            self.handle.abort.remote(pipeline)
+            self.handle.abort.remote(pipeline, datums)
 
     def close(self) -> None:
         import ray
@@ -565,10 +594,10 @@ class RaySeat:
             self.appetite = max(self.appetite // 2, 1)
         return results
 
-    def abort(self) -> None:
+    def abort(self, datums: Collection[str] | None = None) -> None:
         """See `gitpipe.executors.spread.Seat`."""
         if self._host is not None:
-            self._host.abort(self._stage.pipeline)
+            self._host.abort(self._stage.pipeline, datums)
 
     def close(self) -> None:
         """The worker stays warm in its actor, unless that keeps from others what it reserves."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Protocol
 
 from gitpipe.executors import SlotWatcher
@@ -41,8 +41,8 @@ class Seat(Protocol):
     def run(self, tasks: list[Task]) -> list[Result]:
         """Run the tasks; a result for each."""
 
-    def abort(self) -> None:
-        """Kill what runs of its stage, from another thread; the tasks come back as lost."""
+    def abort(self, datums: Collection[str] | None = None) -> None:
+        """Kill what runs of its stage, or only these datums, from another thread; the tasks come back as lost."""
 
     def close(self) -> None:
         """Leave it: what can be used again goes back to where it came from."""
@@ -58,12 +58,14 @@ class Spread:
         open_seat: Callable[[int], Seat],
         watch: SlotWatcher | None,
         stopped: Callable[[], bool],
+        ended: Callable[[], Collection[str]],
     ) -> None:
         self._tasks = iter(tasks)
         self._slots = max(1, slots)
         self._open_seat = open_seat
         self._watch: SlotWatcher = watch or (lambda slot, state, datum: None)
         self._stopped = stopped
+        self._ended = ended
         self._todo: queue.SimpleQueue[Task | None] = queue.SimpleQueue()
         self._done: queue.SimpleQueue[Result | BaseException] = queue.SimpleQueue()
         self._threads: list[threading.Thread] = []
@@ -116,6 +118,8 @@ class Spread:
             self._exhausted = True
             self._drop_queued()
             self._abort_late()
+        elif datums := self._ended():
+            self._abort(datums)
 
     def _abort_late(self) -> None:
         now = time.monotonic()
@@ -123,10 +127,13 @@ class Spread:
             self._abort_at = now + _GRACE
         elif now > self._abort_at:
             self._abort_at = now + 10 * _GRACE  # a seat may have been opened meanwhile
-            with self._seats_lock:
-                seats = list(self._seats)
-            for seat in seats:
-                seat.abort()
+            self._abort(None)
+
+    def _abort(self, datums: Collection[str] | None) -> None:
+        with self._seats_lock:
+            seats = list(self._seats)
+        for seat in seats:
+            seat.abort(datums)
 
     def _drop_queued(self) -> None:
         while True:

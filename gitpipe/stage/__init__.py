@@ -113,12 +113,14 @@ class Task:
     """One datum to run: its id, its inputs, and the environment variables that belong to it alone.
 
     `last`: it is not tried again if it fails, so that ``err_cmd`` runs then.
+    `live`: the file that takes what it prints, if it takes longer than a moment; "" for none.
     """
 
     datum: str
     inputs: tuple[TaskInput, ...]
     env: tuple[tuple[str, str], ...] = ()
     last: bool = True
+    live: str = ""
 
 
 @dataclass(frozen=True, slots=True)

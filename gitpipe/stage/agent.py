@@ -40,14 +40,27 @@ WARMING = 600.0
 """Seconds that the imports of a script may take."""
 FRESH = 1.0
 """Seconds in which the files of a kept Python are not looked at again."""
+TELL_SECONDS = 0.5
+"""Between two reports of what a command has printed so far: one that is quicker makes none."""
+MAX_NEWS = 1 << 14
+"""Bytes of such a report; of more only the newest are told."""
 MOST_STARTS = 10
 """How often a kept Python is started anew without a module that cannot be shared."""
 
 
 class Log:
-    """What a command printed: all of it, or the first quarter and the newest rest of `limit` bytes."""
+    """What a command printed: all of it, or the first quarter and the newest rest of `limit` bytes.
 
-    def __init__(self, limit: int) -> None:
+    Attributes:
+        told: whether some of it was reported while the command ran; then the rest is to be, too.
+        due: when the next report is, by the monotonic clock.
+    """
+
+    def __init__(self, limit: int, told: bool = False) -> None:
+        self.told = told
+        self.due = time.monotonic() + TELL_SECONDS
+        self._news = bytearray()
+        self._skipped = 0
         self._limit = limit
         self._head_size = limit // 4
         self._head = bytearray()
@@ -55,6 +68,11 @@ class Log:
         self._cut = 0
 
     def add(self, data: bytes) -> None:
+        self._news += data[-MAX_NEWS:]
+        surplus = len(self._news) - MAX_NEWS
+        if surplus > 0:
+            del self._news[:surplus]
+        self._skipped += max(0, surplus) + max(0, len(data) - MAX_NEWS)
         if len(self._head) < self._head_size:
             room = self._head_size - len(self._head)
             self._head += data[:room]
@@ -62,6 +80,17 @@ class Log:
         self._tail += data
         if len(self._tail) > 4 * self._limit:
             self._trim()
+
+    def has_news(self) -> bool:
+        return bool(self._news)
+
+    def news(self) -> "tuple[int, bytes]":
+        """What came since the last call: (bytes left out, the newest ones)."""
+        found = self._skipped, bytes(self._news)
+        self._news.clear()
+        self._skipped = 0
+        self.told, self.due = True, time.monotonic() + TELL_SECONDS
+        return found
 
     def _trim(self) -> None:
         surplus = len(self._tail) - (self._limit - self._head_size - 64)
@@ -260,10 +289,15 @@ class Agent:
         while data:
             data = data[os.write(self._replies, data) :]
 
+    def _tell(self, log: Log) -> None:
+        """Report what was printed since the last time, in a message of its own before the answer."""
+        skipped, news = log.news()
+        self._reply({"said": True, "skipped": skipped}, news)
+
     def _run(self, request: "dict[str, Any]") -> "tuple[dict[str, Any], bytes]":
         out, out_write = os.pipe()
         stdin, stdin_write = (os.open(os.devnull, os.O_RDONLY), -1) if request["stdin"] is None else os.pipe()
-        log = Log(self._max_log)
+        log = Log(self._max_log, request["told"])
         try:
             try:
                 os.chdir(request["cwd"])
@@ -279,10 +313,12 @@ class Agent:
             os.close(out_write)
             stdin = out_write = -1
             feed = (request["stdin"] or "").encode("utf-8", "surrogateescape")
-            status = self._watch(pid, warm, out, stdin_write, feed, log, request["timeout"])
+            status = self._watch(pid, warm, out, stdin_write, feed, log, request["timeout"], request["live"])
             seconds = time.monotonic() - start
             self._end_rest()
             drain(out, log)
+            if log.told and log.has_news():
+                self._tell(log)
         finally:
             for fd in (stdin, out, out_write, stdin_write):
                 if fd >= 0:
@@ -390,9 +426,20 @@ class Agent:
         return os.posix_spawn(argv[0], argv, env, file_actions=actions, setsid=True, setsigdef=defaults)
 
     def _watch(
-        self, pid: int, warm: "Warm | None", out: int, stdin: int, feed: bytes, log: Log, timeout: "float | None"
+        self,
+        pid: int,
+        warm: "Warm | None",
+        out: int,
+        stdin: int,
+        feed: bytes,
+        log: Log,
+        timeout: "float | None",
+        live: bool,
     ) -> "int | None":
-        """Read the log, feed the input and wait; the command's wait status, or None when its time was up."""
+        """Read the log, feed the input and wait; the command's wait status, or None when its time was up.
+
+        With `live`, report now and then what was printed.
+        """
         deadline = None if timeout is None else time.monotonic() + timeout
         poller = select.poll()
         poller.register(out, select.POLLIN)
@@ -407,6 +454,12 @@ class Agent:
         while True:
             # A day at most at a time: poll takes no more than 24 of them in its milliseconds.
             left = None if deadline is None else min(max(0.0, deadline - time.monotonic()), 86400.0)
+            if live and log.has_news():
+                pause = log.due - time.monotonic()
+                if pause <= 0:
+                    self._tell(log)
+                else:
+                    left = pause if left is None else min(left, pause)
             ready = poller.poll(None if left is None else left * 1000)
             if not ready and left is not None and deadline is not None and time.monotonic() >= deadline:
                 return None

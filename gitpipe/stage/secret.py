@@ -37,6 +37,32 @@ class Redactor:
             pieces[index] = piece
         return b"".join(pieces)
 
+    @property
+    def longest(self) -> int:
+        """Bytes of the longest secret."""
+        return max(map(len, self._texts), default=0)
+
+    def part(self, data: bytes, cut: bool) -> tuple[bytes, bytes]:
+        """(what may be shown, the rest, which may be the begin of a secret); `cut`: something was left out before."""
+        if not self._texts:
+            return data, b""
+        end = len(data)
+        for text in self._texts:
+            places = _places(data, text[:1], max(0, len(data) - len(text) + 1))
+            end = min(end, next((start for start in places if text.startswith(data[start:])), end))
+        for found in self._pattern.finditer(data):
+            if found.start() < end < found.end():  # the begin of one overlaps the end of another
+                end = found.start()
+        shown = self._pattern.sub(MASK, data[:end])
+        return self._without_end_of_secret(shown) if cut else shown, data[end:]
+
+    def rest(self, data: bytes, cut: bool) -> bytes:
+        """What `part` held back; `cut`: something was left out after it."""
+        if not self._texts:
+            return data
+        shown = self._pattern.sub(MASK, data)
+        return self._without_begin_of_secret(shown) if cut else shown
+
     def text(self, text: str) -> str:
         """The same for a message."""
         if not self._texts:
@@ -58,6 +84,25 @@ class Redactor:
                 if piece[end - 1] == text[-1] and text.endswith(piece[:end]):
                     return MASK + piece[end:]
         return piece
+
+
+class Stream:
+    """What comes bit by bit, without secrets: the begin of one is held back until it is seen how it goes on."""
+
+    def __init__(self, redactor: Redactor) -> None:
+        self._redactor = redactor
+        self._held = b""
+
+    def feed(self, data: bytes, skipped: int = 0) -> bytes:
+        """What may be shown now that `data` has come, before which so many bytes were left out."""
+        before = self.end(cut=True) + b"\n[... %d bytes left out ...]\n" % skipped if skipped else b""
+        shown, self._held = self._redactor.part(self._held + data, bool(skipped))
+        return before + shown
+
+    def end(self, cut: bool = False) -> bytes:
+        """What was held back, as nothing follows it; with `cut` something did that was left out."""
+        held, self._held = self._held, b""
+        return self._redactor.rest(held, cut)
 
 
 def _places(piece: bytes, first: bytes, start: int) -> Iterator[int]:

@@ -29,6 +29,7 @@ from gitpipe.stage import outputs as outputs_
 from gitpipe.stage import secret as secret_
 from gitpipe.stage.command import Command, PathMap, hard_coding, prepare
 from gitpipe.stage.container import Box, remove_left, said_last
+from gitpipe.stage.live import Live
 from gitpipe.stage.sandbox import (
     AGENT,
     EXPENDABLE,
@@ -102,6 +103,7 @@ class Worker:
         self._place: dict[str, str] = {}
         self._aborted = False
         self.alive = True
+        self.datum = ""  # that it runs
 
     def run(self, task: Task) -> Result:
         """Run the stage on one datum.
@@ -114,6 +116,7 @@ class Worker:
         """
         if not self.alive:
             return Result(task.datum, error="the worker has ended", lost=True)
+        self.datum = task.datum
         try:
             if self._agent is None:
                 self._place = self._look()
@@ -131,16 +134,19 @@ class Worker:
         except StageFailed:
             self.close()
             raise
+        finally:
+            self.datum = ""
 
     def _run(self, task: Task, agent: _Agent) -> Result:
+        live = Live(task.live, self._redact)
         try:
             bytes_in = self._slot.place(task, self._cache, self._copies)
-            answer, log = self._ask(agent, task, self._command)
+            answer, log = self._ask(agent, task, self._command, live)
             self._way = self._redact.text(answer.get("way") or self._way)
             error = self._verdict(answer, log)
             recovered, full = False, error.endswith(_FULL)
             if error and not full and task.last and self._rescue is not None:  # a full disk is the machine's failure
-                recovered, error, log = self._recover(task, agent, self._rescue, error, log)
+                recovered, error, log = self._recover(task, agent, self._rescue, live, error, log)
             outputs = () if error else self._collect(task)
             if not error and not outputs and not self._sandboxed and hard_coding(self._stage):
                 # It looked for its input where nothing is: an empty result would be a wrong one.
@@ -166,17 +172,25 @@ class Worker:
             seconds=float(answer.get("seconds", 0.0)),
         )
 
-    def _recover(self, task: Task, agent: _Agent, rescue: Command, error: str, log: bytes) -> tuple[bool, str, bytes]:
+    def _recover(
+        self, task: Task, agent: _Agent, rescue: Command, live: Live, error: str, log: bytes
+    ) -> tuple[bool, str, bytes]:
         """Run ``err_cmd`` after the command, with all as that left it: (recovered, error, both logs)."""
-        answer, said = self._ask(agent, task, rescue)
+        if not live.begun:
+            live.add(log)  # if anything of this datum is shown early it is to be all
+        answer, said = self._ask(agent, task, rescue, live)
         verdict = self._verdict(answer, said)
         said = said[-(MAX_LOG // 2) :]
         log = log[: MAX_LOG - len(said)] + said
         return not verdict, f"{error}; err_cmd: {verdict}" if verdict else error, log
 
-    def _ask(self, agent: _Agent, task: Task, command: Command) -> tuple[dict[str, Any], bytes]:
+    def _ask(self, agent: _Agent, task: Task, command: Command, live: Live) -> tuple[dict[str, Any], bytes]:
         """Have one command run; (answer, what it printed but for secrets)."""
-        answer, log = agent.ask(self._request(task, command))
+        request = {**self._request(task, command), "live": live.wanted, "told": live.begun}
+        try:
+            answer, log = agent.ask(request, live)
+        finally:
+            live.end()
         return answer, self._redact.log(log)
 
     def _result(self, task: Task, *, error: str = "", **fields: Any) -> Result:
@@ -364,15 +378,19 @@ class _Agent:
             why = said_last(Path(stderr).read_bytes(), code)
             raise StageFailed(f"cannot start a worker for pipeline {pipeline}: {why}") from None
 
-    def ask(self, request: dict[str, Any]) -> tuple[dict[str, Any], bytes]:
-        """Have one command run; (answer, log)."""
+    def ask(self, request: dict[str, Any], live: Live) -> tuple[dict[str, Any], bytes]:
+        """Have one command run; (answer, log).  What it prints meanwhile goes to `live`."""
         data = memoryview(json.dumps(request).encode() + b"\n")
         try:
             while data:
                 data = data[os.write(self._requests, data) :]
         except OSError:
             raise AgentLost(_AGENT_KILLED) from None
-        return self._receive()
+        while True:
+            answer, log = self._receive()
+            if "said" not in answer:
+                return answer, log
+            live.add(log, int(answer.get("skipped", 0)))
 
     def _receive(self) -> tuple[dict[str, Any], bytes]:
         while b"\n" not in self._buffer:

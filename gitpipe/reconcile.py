@@ -246,8 +246,13 @@ class Reconciler:
         seen: dict[str, str] = {}
         moved = set()
         for name in found:
-            last, head = self.journal.last_good(name, newest), heads.get(HEADS + found[name].spec.output, "")
+            branch = HEADS + found[name].spec.output
+            last, head = self.journal.last_good(name, newest), heads.get(branch, "")
             if last is None or head == last:
+                continue
+            # `heads` may be older than the journal, in which a job has ended since: only what is so now has moved.
+            head = self.repo.ref(branch) or ""
+            if head == last:
                 continue
             seen[name] = head
             if name in busy:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
 from gitpipe.journal import Cursor
+from gitpipe.pipelines import PipelineStore
+from gitpipe.views import JobInfo
 from tests.lab import Lab
 
 
@@ -149,6 +152,28 @@ def test_an_output_branch_that_was_moved_away_is_made_again(lab: Lab) -> None:
     assert lab.made("p") == before["p"]
     assert lab.made("q")[-1].sources["a"] == lab.head("a")
     assert lab.run() == []
+
+
+def test_a_job_that_ends_while_refs_are_looked_at_has_not_moved_its_branch(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """I2: refs are read before the journal; a job that ends in between was taken for a branch that somebody moved."""
+    lab.data("a", {"x": "1"})
+    lab.pipeline("p", {"a": "/*"})
+    looking = lab.project
+    looking.reconciler.plan()
+    follow = PipelineStore.follow
+    ran: list[JobInfo] = []
+
+    def slowly(store: PipelineStore, seen: Mapping[str, str], heads: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+        if store is looking.reconciler.pipelines:  # it has read the refs by now
+            ran.extend(lab.run())
+        return follow(store, seen, heads)
+
+    monkeypatch.setattr(PipelineStore, "follow", slowly)
+    looking.reconciler.plan()
+    assert [(job.pipeline, job.state, job.output) for job in ran] == [("p", "success", lab.head("p"))]
+    assert looking.journal.unfinished() == []
 
 
 def test_every_commit_of_a_diamond_stands_on_one_commit_of_its_source(lab: Lab) -> None:

@@ -15,6 +15,7 @@ import re
 import stat
 import tempfile
 import threading
+import time
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -53,6 +54,8 @@ LOCAL_ENV = (
     "GIT_REFLOG_ACTION",
 )
 ZERO = "0" * 40
+GC_SECONDS = 600.0  # so long a move of refs waits for a `git gc` to end
+MAX_KEPT = 1 << 20  # bytes of an object that is kept in memory until a ref names it
 NEAR = 16  # so many commits are walked one by one before `git rev-list` is started
 HEADS = "refs/heads/"
 # What `git rev-parse` is asked about a folder; the answers come a line each, in this order.
@@ -166,6 +169,7 @@ class Repo:
             raise NotARepo(f"{where}: git repository of a kind that is not supported ({error})") from error
         self._lock = threading.RLock()
         self._packed: tuple[tuple[int, int, int] | None, dict[str, str]] = (None, {})
+        self._thread = threading.local()
 
     def _given_index(self, named: str) -> str:
         """The index that our caller (a desktop, a hook) uses for this working tree instead of the usual one, or "".
@@ -304,7 +308,53 @@ class Repo:
 
         ``core.fsync=reference``: the ref reaches the disk before this returns (I7); what it points to must be there
         already, see `sync`.
+
+        A ``git gc --prune=now`` removes what no ref names, be it a moment old.  What this thread has written is looked
+        for before the refs move, and afterwards until a gc that did not see them move has ended.
         """
+        self._restore()
+        if not self._update_refs(updates, reason):
+            return False
+        end = time.monotonic() + GC_SECONDS
+        while self._gc_runs() and time.monotonic() < end:
+            time.sleep(0.02)
+        self._restore()
+        self._written().clear()
+        return True
+
+    def _written(self) -> dict[str, tuple[str, bytes]]:
+        """Sha -> (kind, data) of what this thread has written since it moved a ref."""
+        found: dict[str, tuple[str, bytes]] | None = getattr(self._thread, "written", None)
+        if found is None:
+            found = self._thread.written = {}
+        return found
+
+    def _restore(self) -> None:
+        """Write again what is not there any more; durable as before."""
+        lost = [
+            (kind, data)
+            for sha, (kind, data) in self._written().items()
+            if not os.path.exists(f"{self.common}/objects/{sha[:2]}/{sha[2:]}")  # packed by now, it may be: no harm
+        ]
+        for kind, data in lost:
+            self._write(kind, data)
+        if lost:
+            self.sync()
+
+    def _gc_runs(self) -> bool:
+        """Whether a ``git gc`` is at work here, by the file that keeps a second one away."""
+        try:
+            pid, _, host = (self.common / "gc.pid").read_text("utf-8", "replace").strip().partition(" ")
+            if host != os.uname().nodename:
+                return False
+            os.kill(int(pid), 0)
+        except PermissionError:
+            return True
+        except (OSError, ValueError, OverflowError):
+            return False
+        return True
+
+    def _update_refs(self, updates: Sequence[RefUpdate], reason: str) -> bool:
         lines = ["start"]
         for u in updates:
             if u.new == u.old:
@@ -522,6 +572,12 @@ class Repo:
 
     def write(self, kind: str, data: bytes) -> str:
         """Write one object; its sha.  Not durable before `sync`."""
+        sha = self._write(kind, data)
+        if len(data) <= MAX_KEPT:
+            self._written()[sha] = kind, data
+        return sha
+
+    def _write(self, kind: str, data: bytes) -> str:
         try:
             if self._object_format == "sha1":
                 return self._write_loose(kind, data)

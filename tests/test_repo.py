@@ -12,6 +12,7 @@ import pytest
 from gitpipe.errors import GitpipeError, NotARepo, NotFound
 from gitpipe.repo import BLOB, EXE, HEADS, LINK, TREE, Entry, RefUpdate, Repo, Signature
 from tests.conftest import Shell
+from tests.lab import EPOCH, Lab
 
 WHO = Signature("Ada Lovelace <ada@example.org>", 1_700_000_000)
 
@@ -217,3 +218,28 @@ def test_worktrees_of_a_submodule_and_of_a_separate_git_dir(tmp_path: Path, sh: 
     sh("git init -q --separate-git-dir elsewhere apart && git -C apart commit -q --allow-empty -m 1")
     assert [tree.top for tree in Repo(tmp_path / "apart").worktrees()] == [tmp_path / "apart"]
     assert Repo(tmp_path / "elsewhere").worktrees() == []
+
+
+def test_what_a_gc_removes_before_a_ref_names_it_is_written_again(lab: Lab) -> None:
+    """I8: ``git gc --prune=now`` removes any object that no ref names, be it a moment old."""
+    repo = lab.project.repo
+    who = Signature("Ada <ada@example.org>", EPOCH)
+
+    def commit(text: str) -> str:
+        blob = Entry(BLOB, repo.write_blob(text.encode()))
+        return repo.write_commit(repo.write_paths({"some/where": blob}), [], text, who)
+
+    first = commit("first")
+    lab.git("gc", "-q", "--prune=now")
+    assert not lab.git("cat-file", "-t", first, check=False)
+    assert repo.update_refs([RefUpdate(f"{HEADS}kept", first, None)], "test")
+    lab.git("fsck", "--strict")
+    # Git runs this hook when all is ready but no ref has moved: such a prune knows nothing of them.
+    hook = lab.root / ".git" / "hooks" / "reference-transaction"
+    hook.write_text('#!/bin/sh\nif [ "$1" = prepared ]; then cat >/dev/null; git prune --expire=now; fi\n')
+    hook.chmod(0o755)
+    second = commit("second")
+    assert repo.update_refs([RefUpdate(f"{HEADS}kept", second, first)], "test")
+    lab.git("fsck", "--strict")
+    assert lab.git("show", "kept:some/where") == "second"
+    repo.close()

@@ -221,7 +221,7 @@ class Checkouts:
 
         Whoever moves a data repo's branch leaves a note first.  The output of a pipeline moves by itself, and nobody
         commits there, so its tree is on the commit which the index is nearest to.  (HEAD itself: only ``data/`` is
-        behind.)
+        behind.)  One without a stamp was checked out with the hooks off, or before `init`.
         """
         if tree.ref is None or tree.head is None or not self._born(tree):
             return None
@@ -230,12 +230,12 @@ class Checkouts:
             return old
         stamp = workdata.read_stamp(tree.git_dir)
         branch = tree.ref.removeprefix(HEADS)
-        if stamp is None or stamp.commit == tree.head or stamp.branch != branch:
+        if stamp and (stamp.commit == tree.head or stamp.branch != branch):
             return None
         if branch not in self.pipelines.owners(self.pipelines.head()):
             return None
         nearest, least = None, -1
-        for commit in [tree.head, *self._before(tree.head), stamp.commit]:
+        for commit in [tree.head, *self._before(tree.head), *([stamp.commit] if stamp else [])]:
             if least == 0 or not self._exists(commit):
                 continue
             count = len(self._names("diff-index", "--cached", commit, tree=tree))

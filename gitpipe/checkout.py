@@ -157,16 +157,24 @@ class Checkouts:
         """The working trees that are not where their branch is, and what to do, for ``status``; a line each."""
         lines = []
         for tree in self.repo.worktrees():
-            old = self._left_at(tree)
-            stamp = workdata.read_stamp(tree.git_dir)
-            if old and tree.head:
-                lines.append(self._behind(tree, old, self._obstacle(tree, old, tree.head)))
-            elif stamp and tree.ref == HEADS + stamp.branch and self._of_another_commit(tree, stamp):
-                lines.append(
-                    f"{tree.top / DATA} holds the files of another commit than {stamp.branch} is on: "
-                    f"`git switch {stamp.branch}` brings its own there, and keeps what you changed"
-                )
+            try:
+                lines += self._stands_behind(tree)
+            except GitpipeError:
+                if tree.top.is_dir():
+                    raise  # else somebody has removed it meanwhile
         return lines
+
+    def _stands_behind(self, tree: Worktree) -> list[str]:
+        old = self._left_at(tree)
+        stamp = workdata.read_stamp(tree.git_dir)
+        if old and tree.head:
+            return [self._behind(tree, old, self._obstacle(tree, old, tree.head))]
+        if stamp and tree.ref == HEADS + stamp.branch and self._of_another_commit(tree, stamp):
+            return [
+                f"{tree.top / DATA} holds the files of another commit than {stamp.branch} is on: "
+                f"`git switch {stamp.branch}` brings its own there, and keeps what you changed"
+            ]
+        return []
 
     def check_commit(self, top: Path) -> None:
         """Before a commit by hand in the working tree `top`.

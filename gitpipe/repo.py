@@ -684,13 +684,15 @@ class Repo:
     def worktrees(self) -> list[Worktree]:
         """All working trees whose folder is there, the main one first; a bare repository has none of its own."""
         found = []
-        for block in self.git("worktree", "list", "--porcelain", "-z").split("\0\0"):
+        for place, block in enumerate(self.git("worktree", "list", "--porcelain", "-z").split("\0\0")):
             fields = dict(line.partition(" ")[::2] for line in block.strip("\0\n").split("\0"))
             top = Path(fields.get("worktree", ""))
             if "bare" in fields or not fields.get("worktree") or not top.is_dir():
                 continue
             if os.path.lexists(top / ".git"):
                 git_dir = worktree_git_dir(top)
+            elif place > 0:
+                continue  # it is just being removed
             else:
                 # Of a submodule, and after `init --separate-git-dir`, git names the git dir instead.
                 main, git_dir = self._main_top(), self.common

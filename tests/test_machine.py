@@ -82,7 +82,8 @@ class Machine(RuleBasedStateMachine):
         self.changed: dict[str, str] = {}  # output branch whose working tree has a changed file -> its text
         self.time = 0
         self.odd = False  # what the two would make of it now may differ, and both be right
-        self.moved_outputs = False
+        self.shifted = False  # an output branch or a pipeline, since the last run
+        self.forgotten = False
         self.fresh = False  # whether there was a run since what it left was lost
         for branch in SOURCES:
             self._data(branch, {"x": f"first of {branch}\n", "d/z": "1\n"})
@@ -202,6 +203,7 @@ class Machine(RuleBasedStateMachine):
         stage = Stage(tuple(zip(names, globs, strict=False)), kind, word, picky)
         self._step(f"pipeline {name} {stage}")
         self._put(name, stage)
+        self.shifted = True
         for lab in self.both:
             lab.pipeline(name, dict(stage.reads), stage.script(), parallelism_spec={"constant": 2})
         self._note_versions()
@@ -221,6 +223,7 @@ class Machine(RuleBasedStateMachine):
         if name in self.stopped:
             self._step(f"start {name}")
             self.stopped.discard(name)
+            self.shifted = True
             for lab in self.both:
                 lab.project.pipelines.start(name)
         elif not start:
@@ -236,7 +239,7 @@ class Machine(RuleBasedStateMachine):
         if not chain or name in self.trees or name in self.stopped:
             return
         self._step(f"move-output {name} {back}")
-        self.moved_outputs = True
+        self.shifted = True
         for lab in self.both:
             if back < len(chain):
                 lab.git("update-ref", f"refs/heads/{name}", chain[back])
@@ -276,8 +279,7 @@ class Machine(RuleBasedStateMachine):
             return
         self._step("forget")
         self.lab.forget()
-        if self.moved_outputs or self.stopped:
-            self.odd = True
+        self.forgotten = True
 
     @rule(point=st.sampled_from(POINTS), count=st.integers(1, 4), again=st.booleans())
     def kill(self, point: str, count: int, again: bool) -> None:
@@ -319,12 +321,16 @@ class Machine(RuleBasedStateMachine):
                 invariants.follows(self.lab, top, name)
         invariants.nothing_left_to_do(self.lab)
         self._same_as_twin()
-        self.odd = self.moved_outputs = False
+        self.odd = self.shifted = self.forgotten = False
         self.fresh = True
 
     def _same_as_twin(self) -> None:
-        """I4; where that is not to be expected, the twin is made anew as a copy."""
-        if self.odd:
+        """I4; where that is not to be expected, the twin is made anew as a copy.
+
+        Without the journal nobody knows on which commit a pipeline was changed, stopped or had its branch moved: there
+        may be an output commit more or less on the way to the same result.
+        """
+        if self.odd or (self.forgotten and (self.shifted or self.stopped)):
             self.twin = self._copy()
             COUNT["copied"] += 1
             return

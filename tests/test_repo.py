@@ -243,3 +243,13 @@ def test_what_a_gc_removes_before_a_ref_names_it_is_written_again(lab: Lab) -> N
     lab.git("fsck", "--strict")
     assert lab.git("show", "kept:some/where") == "second"
     repo.close()
+
+
+def test_a_working_tree_that_is_just_being_removed_is_none(lab: Lab) -> None:
+    """I6: git removes its files first; what is left of the folder was taken for the main working tree."""
+    lab.git("worktree", "add", "-q", "../tree", "-b", "other")
+    repo = lab.project.repo
+    assert [tree.ref for tree in repo.worktrees()] == ["refs/heads/main", "refs/heads/other"]
+    (lab.root.parent / "tree" / ".git").unlink()
+    assert [(tree.top, tree.ref) for tree in repo.worktrees()] == [(lab.root, "refs/heads/main")]
+    repo.close()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gitpipe.errors import GitpipeError, NotARepo, NotFound
-from gitpipe.repo import BLOB, EXE, HEADS, LINK, TREE, Entry, RefUpdate, Repo, Signature
+from gitpipe.repo import BLOB, EXE, HEADS, LINK, TREE, Entry, RefUpdate, Repo, Signature, Worktree
 from tests.conftest import Shell
 from tests.lab import EPOCH, Lab
 
@@ -253,3 +253,26 @@ def test_a_working_tree_that_is_just_being_removed_is_none(lab: Lab) -> None:
     (lab.root.parent / "tree" / ".git").unlink()
     assert [(tree.top, tree.ref) for tree in repo.worktrees()] == [(lab.root, "refs/heads/main")]
     repo.close()
+
+
+def test_a_working_tree_that_is_removed_while_it_is_looked_at_stops_nobody(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`run` and `status` look at each working tree; somebody says `git worktree remove` just then."""
+    lab.data("a", {"x": "1"})
+    lab.pipeline("p", {"a": "/*"})
+    lab.run()
+    lab.git("worktree", "add", "-q", "../tree", "p")
+    lab.git("update-ref", "refs/heads/p", "refs/heads/a")
+    listed = Repo.worktrees
+
+    def remove(repo: Repo) -> list[Worktree]:
+        trees = listed(repo)
+        if len(trees) > 1:
+            lab.git("worktree", "remove", "--force", "../tree")
+        return trees
+
+    project = lab.project
+    assert len(project.behind()) == 1
+    monkeypatch.setattr(Repo, "worktrees", remove)
+    assert project.behind() == []

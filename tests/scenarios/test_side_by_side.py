@@ -33,7 +33,7 @@ from tests.lab import Lab
 from tests.oracle import Files, Oracle, Stage
 from tests.scenarios.test_killed import until
 
-SECONDS = float(os.environ.get("GITPIPE_SIDE_BY_SIDE", "15"))
+SECONDS = float(os.environ.get("GITPIPE_SIDE_BY_SIDE", "8"))
 PATIENCE = 300.0  # reached only by a failure
 STAGES = {
     "up": Stage((("a", "/*"),)),

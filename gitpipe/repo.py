@@ -342,14 +342,18 @@ class Repo:
             self.sync()
 
     def _gc_runs(self) -> bool:
-        """Whether a ``git gc`` is at work here, by the file that keeps a second one away."""
+        """Whether a ``git gc`` is at work here, by the file that keeps a second one away.
+
+        One that was killed leaves it, and its process id goes to somebody else.
+        """
         try:
             pid, _, host = (self.common / "gc.pid").read_text("utf-8", "replace").strip().partition(" ")
             if host != os.uname().nodename:
                 return False
-            os.kill(int(pid), 0)
-        except PermissionError:
-            return True
+            with contextlib.suppress(PermissionError):
+                os.kill(int(pid), 0)
+            with contextlib.suppress(OSError):
+                return Path(f"/proc/{int(pid)}/comm").read_text("utf-8", "replace").startswith("git")
         except (OSError, ValueError, OverflowError):
             return False
         return True

@@ -416,15 +416,17 @@ def test_whatever_happens_the_result_is_as_if_all_was_computed_from_the_start(
         if LONG
         else {"max_examples": 3, "stateful_step_count": 12, "derandomize": True}
     )
-    run_state_machine_as_test(
-        Machine,
-        settings=settings(
-            **chosen,
-            phases=[Phase.generate],  # a failure names its steps; to make them fewer would take an hour
-            deadline=None,
-            database=None,
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
-    print(f"\n{dict(COUNT)}")
+    try:
+        run_state_machine_as_test(
+            Machine,
+            settings=settings(
+                **chosen,
+                phases=[Phase.generate],  # a failure names its steps; to make them fewer would take an hour
+                deadline=None,
+                database=None,
+                suppress_health_check=list(HealthCheck),
+            ),
+        )
+    finally:
+        print(f"\n{dict(COUNT)}")
     assert COUNT["run"] and COUNT["compared"]

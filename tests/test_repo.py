@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -276,3 +277,17 @@ def test_a_working_tree_that_is_removed_while_it_is_looked_at_stops_nobody(
     assert len(project.behind()) == 1
     monkeypatch.setattr(Repo, "worktrees", remove)
     assert project.behind() == []
+
+
+def test_what_a_killed_gc_left_keeps_nobody_waiting(lab: Lab) -> None:
+    """Its file names a process id that another program has by now."""
+    host = os.uname().nodename
+    who = Signature("Ada <ada@example.org>", EPOCH)
+    repo = lab.project.repo
+    for left in (f"{os.getpid()} {host}", f"{2**22 + 1} {host}", f"{os.getpid()} elsewhere", "", "x y"):
+        (lab.root / ".git" / "gc.pid").write_text(left)
+        commit = repo.write_commit(repo.write_tree({}), [], left, who)
+        begun = time.monotonic()
+        assert repo.update_refs([RefUpdate(f"{HEADS}kept", commit, repo.ref(f"{HEADS}kept"))], "test")
+        assert time.monotonic() - begun < 180
+    repo.close()

@@ -254,6 +254,7 @@ class Machine(RuleBasedStateMachine):
             if dirty and name not in self.changed:
                 self._step(f"edit {name}")
                 self.changed[name] = f"mine {self.time}\n"
+                (top / "data").mkdir(exist_ok=True)  # hooks are off here: it comes with the next run
                 (top / "data" / "mine").write_text(self.changed[name])
             else:
                 self._step(f"remove-tree {name}")

@@ -28,7 +28,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, Phase, note, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
 
 from gitpipe import faults
 from gitpipe.provenance import read_origin
@@ -131,6 +131,12 @@ class Machine(RuleBasedStateMachine):
         return self.lab.git("rev-list", "--first-parent", branch).split() if self.lab.head(branch) else []
 
     # -- what people do ------------------------------------------------------------------------------------------------
+
+    @initialize(point=st.sampled_from(POINTS), count=st.integers(1, 4), forget=st.booleans())
+    def begin(self, point: str, count: int, forget: bool) -> None:
+        """First results, with a kill on the way; then something is lost."""
+        self.kill(point, count, True)
+        self.lose(forget)
 
     @rule(branch=branches, files=contents, times=st.integers(1, 2))
     def commit(self, branch: str, files: Files, times: int) -> None:
@@ -415,7 +421,7 @@ def test_whatever_happens_the_result_is_as_if_all_was_computed_from_the_start(
     chosen: dict[str, Any] = (
         {"max_examples": LONG, "stateful_step_count": 30}
         if LONG
-        else {"max_examples": 3, "stateful_step_count": 12, "derandomize": True}
+        else {"max_examples": 3, "stateful_step_count": 9, "derandomize": True}
     )
     try:
         run_state_machine_as_test(
@@ -430,4 +436,4 @@ def test_whatever_happens_the_result_is_as_if_all_was_computed_from_the_start(
         )
     finally:
         print(f"\n{dict(COUNT)}")
-    assert COUNT["run"] and COUNT["compared"]
+    assert COUNT["run"] and COUNT["compared"] and COUNT["kill"]

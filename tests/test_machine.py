@@ -421,7 +421,7 @@ def test_whatever_happens_the_result_is_as_if_all_was_computed_from_the_start(
     chosen: dict[str, Any] = (
         {"max_examples": LONG, "stateful_step_count": 30}
         if LONG
-        else {"max_examples": 3, "stateful_step_count": 9, "derandomize": True}
+        else {"max_examples": 2, "stateful_step_count": 9, "derandomize": True}
     )
     try:
         run_state_machine_as_test(

@@ -82,7 +82,7 @@ class Machine(RuleBasedStateMachine):
         self.changed: dict[str, str] = {}  # output branch whose working tree has a changed file -> its text
         self.time = 0
         self.odd = False  # what the two would make of it now may differ, and both be right
-        self.shifted = False  # an output branch or a pipeline, since the last run
+        self.shifted = False  # since the last run something moved other than forward
         self.forgotten = False
         self.fresh = False  # whether there was a run since what it left was lost
         for branch in SOURCES:
@@ -162,6 +162,7 @@ class Machine(RuleBasedStateMachine):
         chain = self._chain(branch)
         if len(chain) > 1:
             self._step(f"amend {branch} {files}")
+            self.shifted = True
             self._data(branch, files, parent=chain[1])
 
     @rule(branch=branches, back=st.integers(1, 3))
@@ -177,6 +178,7 @@ class Machine(RuleBasedStateMachine):
         chain = self._chain(branch)
         if len(chain) > 1:
             self._step(f"reset {branch} {back}")
+            self.shifted = True
             for lab in self.both:
                 lab.git("update-ref", f"refs/heads/{branch}", chain[min(back, len(chain) - 1)])
 
@@ -334,7 +336,7 @@ class Machine(RuleBasedStateMachine):
     def _same_as_twin(self) -> None:
         """I4; where that is not to be expected, the twin is made anew as a copy.
 
-        Without the journal nobody knows on which commit a pipeline was changed, stopped or had its branch moved: there
+        Without the journal nobody knows on which commit a pipeline was changed, stopped, or a branch moved back: there
         may be an output commit more or less on the way to the same result.
         """
         if self.odd or (self.forgotten and (self.shifted or self.stopped)):

@@ -54,7 +54,7 @@ LOCAL_ENV = (
     "GIT_REFLOG_ACTION",
 )
 ZERO = "0" * 40
-GC_SECONDS = 600.0  # so long a move of refs waits for a `git gc` to end
+GC_SECONDS = 600.0  # so long a move of refs waits for a `git gc --prune=now` to end
 MAX_KEPT = 1 << 20  # bytes of an object that is kept in memory until a ref names it
 NEAR = 16  # so many commits are walked one by one before `git rev-list` is started
 HEADS = "refs/heads/"
@@ -342,21 +342,22 @@ class Repo:
             self.sync()
 
     def _gc_runs(self) -> bool:
-        """Whether a ``git gc`` is at work here, by the file that keeps a second one away.
+        """Whether a ``git gc`` is at work here that spares nothing new, by the file that keeps a second one away.
 
-        One that was killed leaves it, and its process id goes to somebody else.
+        The usual one leaves alone what is younger than two weeks, and is not waited for.  One that was killed leaves
+        the file, and its process id goes to somebody else.
         """
         try:
             pid, _, host = (self.common / "gc.pid").read_text("utf-8", "replace").strip().partition(" ")
             if host != os.uname().nodename:
                 return False
-            with contextlib.suppress(PermissionError):
-                os.kill(int(pid), 0)
-            with contextlib.suppress(OSError):
-                return Path(f"/proc/{int(pid)}/comm").read_text("utf-8", "replace").startswith("git")
-        except (OSError, ValueError, OverflowError):
+            words = Path(f"/proc/{int(pid)}/cmdline").read_bytes().split(b"\0")
+        except (OSError, ValueError):
             return False
-        return True
+        if b"gc" not in words:
+            return False
+        spares = self.config("gc.pruneexpire").get("gc.pruneexpire", [""])[-1] not in ("now", "all")
+        return not spares or any(word.startswith(b"--prune=") for word in words)
 
     def _update_refs(self, updates: Sequence[RefUpdate], reason: str) -> bool:
         lines = ["start"]

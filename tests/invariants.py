@@ -113,35 +113,6 @@ def _direct(project: Project, sha: str) -> list[str]:
     return [each["branch"] for each in json.loads(project.repo.blob(entry.sha))["inputs"]]
 
 
-def same_elsewhere(lab: Lab, before: Refs, folder: Path) -> None:
-    """I4, I1: a clone that knows sources and pipelines, and the outputs as they were `before` the last run, makes the
-    same commits; it has no journal, another user and another time zone."""
-    subprocess.run(["git", "clone", "-q", "--no-checkout", str(lab.root), str(folder)], check=True)
-    git = ["git", "-C", str(folder)]
-    made = history(lab)
-    wanted = refs(lab, "refs/heads")
-    for name, sha in wanted.items():
-        branch = name.removeprefix("refs/heads/")
-        here = before.get(name, "") if branch in made else sha
-        if here:
-            subprocess.run([*git, "update-ref", name, here], check=True)
-    subprocess.run([*git, "update-ref", "-d", "refs/remotes/origin/HEAD"], check=True)
-    subprocess.run(["cp", "-al", str(lab.root / ".git" / "dvc"), str(folder / ".git" / "dvc")], check=True)
-    zone = os.environ.get("TZ")
-    os.environ["TZ"] = "Pacific/Kiritimati"
-    try:
-        clone = Lab(folder)
-        clone.git("config", "user.name", "Somebody Else")
-        clone.project.pipelines.trust(True, lambda _: True)
-        stopped = lab.git("config", "--get-all", "gitpipe.stopped", check=False).split()
-        for name in stopped:
-            clone.project.pipelines.stop(name)
-        clone.run()
-    finally:
-        os.environ.pop("TZ") if zone is None else os.environ.__setitem__("TZ", zone)
-    assert refs(clone, "refs/heads") == wanted
-
-
 def failed_publishes_nothing(lab: Lab) -> None:
     """I5: no output commit is of a job that ended otherwise; finished datums of it are kept, see `Lab.ran`."""
     made = {each.origin.job: each.sha for commits in history(lab).values() for each in commits}

@@ -7,19 +7,24 @@ says why, leaves nothing half-done, and the next `gitpipe run` succeeds once the
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
+from gitpipe import faults
+from gitpipe.project import open_project
+from gitpipe.stage.sandbox import detect
 from tests.conftest import ROOT, end_runner
 from tests.scenarios.test_errors import mounted, run
-from tests.scenarios.test_killed import NAMES, PIPELINES, Chain, chain, until
+from tests.scenarios.test_killed import GITPIPE, NAMES, PATIENCE, PIPELINES, Chain, chain, until
 
 __all__ = ["chain"]  # the fixture
 
@@ -224,7 +229,7 @@ def test_a_read_only_working_tree_of_an_output(story: Chain) -> None:
     assert {name: (out / "data" / name).read_text() for name in NAMES} == story.results
 
 
-# --- handles, processes, memory -----------------------------------------------------------------------------------------
+# --- handles, processes -----------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -267,14 +272,13 @@ def short_of(story: Chain, limits: Sequence[str], said: str) -> list[int]:
     assert {place["sandbox"] for place in places} == {detect("auto")}
     story.nothing_is_left()
     nothing_is_left(story)
-    names = open_project(story.repo).data.list_files(["upper"])
-    assert len(names) == 15
+    assert len(story.files(open_project(story.repo), "upper")) == 15
     return statuses
 
 
 def test_no_file_handles(wide: Chain) -> None:
-    """Ten slots within 20, 40 and 64 handles: a line that says so, or fewer at once."""
-    statuses = short_of(wide, [f"ulimit -n {most}" for most in (20, 40, 64)], "Too many open files|unable to open")
+    """Ten slots within 20 and 64 handles: a line that says so, or fewer at once."""
+    statuses = short_of(wide, [f"ulimit -n {most}" for most in (20, 64)], "Too many open files|unable to open")
     assert statuses[0] and not statuses[-1], statuses
 
 
@@ -297,6 +301,64 @@ def few_processes() -> Iterator[Path]:
 
 def test_no_processes(wide: Chain, few_processes: Path) -> None:
     """The limit counts threads as well."""
-    limits = [f"echo {most} > {few_processes}/pids.max; echo $$ > {few_processes}/cgroup.procs" for most in (6, 14, 28)]
+    limits = [f"echo {most} > {few_processes}/pids.max; echo $$ > {few_processes}/cgroup.procs" for most in (6, 28)]
     said = "no thread can be started|Resource temporarily unavailable|could not be started"
     assert short_of(wide, limits, said)[0]
+
+
+# --- the clock --------------------------------------------------------------------------------------------------------
+
+
+def test_the_clock_is_put_back_and_forward(chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By an hour: dates of commits go back and forth, files are of the future, a job ends before it began."""
+    began, go = (chain.repo.parent / name for name in ("began", "go"))
+    wait = f"touch {began}; while ! test -e {go}; do sleep 0.05; done; "
+    chain.config(sandbox="none", linger=0)
+    chain.command("run")
+    (chain.repo / "pipes" / "chain.json").write_text(PIPELINES.replace("@GATE@", wait))
+    chain.command("update-pipeline", "-f", "pipes/chain.json", GITPIPE="0")
+    (chain.common / "dvc/cache/gitpipe-tmp").mkdir(exist_ok=True)
+    slots = chain.common / "dvc/cache/.gitpipe-slots"
+    for hours in (1, -1, 2):
+        go.unlink(missing_ok=True)
+        began.unlink(missing_ok=True)
+        later = time.time() + 3600 * hours
+        for name in ("GIT_AUTHOR_DATE", "GIT_COMMITTER_DATE"):
+            monkeypatch.setenv(name, f"{int(later)} +0000")
+        chain.commit(nudge=False)
+        ended = subprocess.Popen(["true"])
+        ended.wait()
+        (chain.common / f"dvc/cache/gitpipe-tmp/{os.uname().nodename}.{ended.pid}.0.0").write_text("half a blob")
+        (slots / "in the making").mkdir(parents=True)
+        for top in ("gitpipe", "dvc/cache/gitpipe-tmp", "dvc/cache/.gitpipe-slots"):
+            for path in [chain.common / top, *(chain.common / top).rglob("*")]:
+                os.utime(path, (time.time() + 9000, time.time() + 9000))
+        running = chain.start("run")
+        until(began.exists)
+        journal = open_project(chain.repo).journal
+        job = journal.jobs("state = 'running'")[0]
+        journal.update_job(job.seq, started=later)
+        go.touch()
+        said, _ = running.communicate(timeout=PATIENCE)
+        assert running.returncode == 0, said
+        nothing_is_left(chain)
+    chain.outputs_are_right()
+    for made in chain.outputs("upper")[:3]:
+        lines = chain.git("notes", "--ref=gitpipe", "show", made["commit"]).splitlines()
+        assert {json.loads(line).get("seconds", 0.0) >= 0 for line in lines} == {True}
+
+
+# --- the table --------------------------------------------------------------------------------------------------------
+
+
+def test_the_table_names_tests_that_are_there() -> None:
+    """``docs/faults.md``: each test that it names exists, all of here are in it, and so is every kill point."""
+    table = (ROOT / "docs" / "faults.md").read_text()
+    named = set(re.findall(r"`(test_\w+)`", table))
+    texts = [path.read_text() for path in (ROOT / "tests").rglob("test_*.py")]
+    there = {name for text in texts for name in re.findall(r"^def (test_\w+)", text, re.MULTILINE)}
+    assert named <= there, named - there
+    here = set(re.findall(r"^def (test_\w+)", Path(__file__).read_text(), re.MULTILINE))
+    assert here - {"test_the_table_names_tests_that_are_there"} <= named
+    points = set(faults.POINTS)
+    assert points <= set(re.findall(r"`([a-z-]+)`", table)), points

@@ -28,7 +28,7 @@ import git
 from git.exc import GitCommandError, GitCommandNotFound, InvalidGitRepositoryError, NoSuchPathError
 from gitdb import IStream
 
-from gitpipe.errors import BadData, GitpipeError, NotARepo, NotFound
+from gitpipe.errors import SCARCE, BadData, GitpipeError, NotARepo, NotFound
 
 # What `git rev-parse --local-env-vars` lists: git sets some of these for hooks, and every git that is started from
 # there would then work on the wrong repository or index.
@@ -272,10 +272,10 @@ class Repo:
             return self.refs(name).get(name)
         try:
             text = (self.common / name).read_text().strip()
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        except OSError as error:
+            if error.errno in SCARCE:  # not to be taken for a ref that is not there
+                raise GitpipeError(f"cannot read {name}: {error.strerror}") from error
             return self._packed_refs().get(name)
-        except OSError as error:  # not to be taken for a ref that is not there
-            raise GitpipeError(f"cannot read {name}: {error.strerror}") from error
         # A symbolic ref is rare enough to ask git.
         return text if _SHA.match(text) else self.refs(name).get(name)
 

@@ -679,7 +679,7 @@ class JobRunner:
             "host": platform.node(),
             "started": round(started, 3),
             "finished": round(now, 3),
-            "seconds": round(now - started, 3),
+            "seconds": round(max(0.0, now - started), 3),  # the clock may have been put back
             "restarts": job.restarts,
             "processed": work.counts["processed"],
             "bytes_in": work.counts.get("bytes_in", 0),

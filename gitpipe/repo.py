@@ -29,7 +29,7 @@ import git
 from git.exc import GitCommandError, GitCommandNotFound, InvalidGitRepositoryError, NoSuchPathError
 from gitdb import IStream
 
-from gitpipe.errors import BadData, GitpipeError, NotARepo, NotFound
+from gitpipe.errors import SCARCE, BadData, GitpipeError, NotARepo, NotFound
 
 # What `git rev-parse --local-env-vars` lists: git sets some of these for hooks, and every git that is started from
 # there would then work on the wrong repository or index.
@@ -276,7 +276,9 @@ class Repo:
             return self.refs(name).get(name)
         try:
             text = (self.common / name).read_text().strip()
-        except OSError:
+        except OSError as error:
+            if error.errno in SCARCE:  # not to be taken for a ref that is not there
+                raise GitpipeError(f"cannot read {name}: {error.strerror}") from error
             return self._packed_refs().get(name)
         # A symbolic ref is rare enough to ask git.
         return text if _SHA.match(text) else self.refs(name).get(name)
@@ -286,7 +288,7 @@ class Repo:
         path = self.common / "packed-refs"
         try:
             status = path.stat()
-        except OSError:
+        except FileNotFoundError:
             return {}
         mark = (status.st_ino, status.st_mtime_ns, status.st_size)
         known, found = self._packed
@@ -386,6 +388,8 @@ class Repo:
             if "cannot lock ref" in text or "but expected" in text or "reference already exists" in text:
                 if "Unable to create" in text and "File exists" in text:
                     raise GitpipeError(f"{text}: another git is at work, or was killed; remove the lock file") from None
+                if re.search("unable to create", text, re.IGNORECASE):
+                    raise  # the disk is full or read-only
                 return False
             raise
         return True
@@ -794,8 +798,10 @@ def syncfs(path: Path) -> None:
 def _stdin_file(data: bytes | None) -> BytesIO | None:
     if data is None:
         return None
-    # GitPython hands `istream` to the process as it is, so it must be a real file, not bytes in memory.
-    file = tempfile.TemporaryFile()  # noqa: SIM115
+    # GitPython hands `istream` to the process as it is, so it must be a real file, not bytes in memory; where the
+    # system has files that are nowhere on disk, a full /tmp is no obstacle.
+    there = hasattr(os, "memfd_create")
+    file = os.fdopen(os.memfd_create("gitpipe"), "w+b") if there else tempfile.TemporaryFile()  # noqa: SIM115
     file.write(data)
     file.seek(0)
     return file  # type: ignore[return-value]

@@ -15,7 +15,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -44,7 +44,7 @@ from gitpipe.job import JobRunner
 from gitpipe.job import Settings as JobSettings
 from gitpipe.joblog import JobLogs, Limits
 from gitpipe.jobviews import Jobs, job_info, progress
-from gitpipe.journal import JobRow, Journal
+from gitpipe.journal import JobRow, JobState, Journal
 from gitpipe.notice import COMMAND, Notice
 from gitpipe.pipelines import COMMITS, INIT_BRANCH, NEWEST, SPEC_REF, PipelineStore
 from gitpipe.preview import Preview
@@ -137,6 +137,15 @@ class Settings:
             secrets,
             log_limits(found),
         )
+
+
+def _made_good(job: JobRow, others: Collection[JobRow]) -> bool:
+    """Whether a job could not run for what failed earlier, in another run, and has succeeded in a newer set since."""
+    return (
+        job.state is JobState.UNRUNNABLE
+        and any(o.pipeline == job.pipeline and o.seq > job.seq and o.state is JobState.SUCCESS for o in others)
+        and not any(o.set_id == job.set_id and o.state in (JobState.FAILED, JobState.KILLED) for o in others)
+    )
 
 
 def log_limits(found: Mapping[str, str]) -> Limits:
@@ -506,7 +515,7 @@ class Project:
         unseen = self._unseen()
         self.journal.set_meta(SHOWN, str(self._newest_job()))
         rows = {row.seq: row for row in [*unseen, *self.jobs.since(since), *self.jobs.failures()]}
-        return [job_info(rows[seq]) for seq in sorted(rows)]
+        return [job_info(rows[seq]) for seq in sorted(rows) if not _made_good(rows[seq], rows.values())]
 
     def runner_status(self) -> str:
         """One line about the runner."""

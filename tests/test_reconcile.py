@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gitpipe.journal import Cursor
+from gitpipe.journal import Cursor, JobState
 from gitpipe.pipelines import PipelineStore
 from gitpipe.views import JobInfo
 from tests.lab import Lab
@@ -226,6 +226,22 @@ def test_what_failed_upstream_is_not_replaced_by_an_older_output(lab: Lab) -> No
     lab.data("a", {"x": "fine"})
     lab.run()
     assert lab.files("q") == {"x": "fine", "y": "2"}
+
+
+def test_a_job_left_from_a_run_that_failed_is_no_failure_of_the_next(lab: Lab, tmp_path: Path) -> None:
+    """I5: killed between the failure and what it means for the job below; the retry makes both good."""
+    lab.git("config", "gitpipe.sandbox", "none")
+    mended = tmp_path / "mended"
+    lab.data("a", {"x": "1"})
+    lab.pipeline("p", {"a": "/*"}, f"[ -e {mended} ] && cp /pfs/a/x /pfs/out")
+    lab.pipeline("q", {"p": "/*"})
+    assert [(job.pipeline, job.state) for job in lab.run()] == [("p", "failed"), ("q", "unrunnable")]
+    journal = lab.project.journal
+    (left,) = journal.jobs("pipeline = 'q'")
+    journal.update_job(left.seq, state=JobState.QUEUED, finished=None, reason="")
+    mended.touch()
+    assert [(job.pipeline, job.state) for job in lab.run()] == [("p", "success"), ("q", "success")]
+    assert lab.files("q") == {"x": "1"}
 
 
 def test_the_output_of_a_stopped_pipeline_is_read_on_without_local_state(lab: Lab) -> None:

@@ -442,7 +442,7 @@ class Journal:
     def newest_over(self, pipeline: str, set_id: int) -> JobRow | None:
         """The newest job of `pipeline` that is over, at or before a set."""
         rows = self.jobs(
-            "pipeline = ? AND set_id <= ? AND state NOT IN ('queued', 'running', 'superseded')",
+            "pipeline = ? AND set_id <= ? AND state NOT IN ('queued', 'running')",
             [pipeline, set_id],
             "ORDER BY set_id DESC, seq DESC LIMIT 1",
         )

@@ -15,6 +15,7 @@ import re
 import stat
 import tempfile
 import threading
+import time
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -53,6 +54,7 @@ LOCAL_ENV = (
     "GIT_REFLOG_ACTION",
 )
 ZERO = "0" * 40
+CONFIG_SECONDS = 5.0
 NEAR = 16  # so many commits are walked one by one before `git rev-list` is started
 HEADS = "refs/heads/"
 # What `git rev-parse` is asked about a folder; the answers come a line each, in this order.
@@ -250,11 +252,27 @@ class Repo:
 
     def set_config(self, key: str, value: str) -> None:
         """Set a local setting."""
-        self.git("config", "--local", key, value)
+        self._write_config(key, value)
 
     def add_config(self, key: str, value: str) -> None:
         """Add one more value of a local setting."""
-        self.git("config", "--local", "--add", key, value)
+        self._write_config("--add", key, value)
+
+    def drop_config(self, key: str, value: str) -> None:
+        """Remove a value of a local setting, however often it is there."""
+        self._write_config("--unset-all", key, f"^{re.escape(value)}$", accept=(0, 5))
+
+    def _write_config(self, *args: str, accept: Sequence[int] = (0,)) -> None:
+        """Two commands at once are no reason for one to fail: git does not wait for the lock of its settings."""
+        end = time.monotonic() + CONFIG_SECONDS
+        while True:
+            try:
+                self.git("config", "--local", *args, accept=accept)
+                return
+            except GitpipeError as error:
+                if "could not lock config file" not in str(error) or time.monotonic() > end:
+                    raise
+            time.sleep(0.02)
 
     # -- refs --------------------------------------------------------------------------------------------------------
 

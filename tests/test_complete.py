@@ -160,7 +160,7 @@ TOP = [*sorted({name.partition("/")[0] + "/" * ("/" in name) for name in FILES})
         ("logs --ta", ["--tail"]),
         ("logs --tail ", []),
         ("list-job -p ", ["inference", "model"]),
-        ("list-job --", ["--pipeline", "--limit", "--raw", "--help"]),
+        ("list-job --", ["--pipeline", "--limit", "--watch", "--raw", "--help"]),
         ("example i", None),
         ("wait attributes training@s", ["training@staging"]),
         ("log training@staging ", ["staged.csv"]),

@@ -435,7 +435,7 @@ def test_interrupted(gated: Chain, gate: Gate) -> None:
 def test_what_an_ended_run_printed_stays(scratch: Path, sh: Shell, gate: Gate) -> None:
     """A job that goes on keeps the logs of the datums that it does not run again."""
     chain = Chain(scratch, sh)
-    hold = f"echo did; [ ! -e /pfs/src/c ] || {{ exec 3<>{gate.word}; cat <&3; }}; "
+    hold = f"[ ! -e /pfs/src/c ] || {{ exec 3<>{gate.word}; cat <&3; }}; echo did; "
     make(chain, PIPELINES.replace("@GATE@", hold))
 
     def printed() -> set[str]:

@@ -37,6 +37,7 @@ from gitpipe.views import DagInfo, PipelineInfo
 
 MAX_SPEC = 10 << 20
 SHORT = 12
+MAX_TRIES = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,14 +238,15 @@ class Catalog:
         Raises:
             Refused: another pipeline reads it, or its branch is checked out.
         """
-        while True:
+        for _ in range(MAX_TRIES):
             head = self.store.head()
             try:
                 return self._delete(name, head, keep_repo, force)
             except Overtaken:
                 if self.store.head() != head:
                     raise
-                # A job that was just publishing, or a tick, has moved a branch: the next job finds no pipeline.
+                # Else a job that was just publishing, or a tick, has moved a branch that is to go.
+        raise GitpipeError(f"the branches of {name} keep moving: `gitpipe stop-pipeline {name}` first")
 
     def _delete(self, name: str, head: str | None, keep_repo: bool, force: bool) -> builtins.list[str]:
         specs = {n: p.spec for n, p in self.store.all(head).items()}

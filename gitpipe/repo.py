@@ -270,7 +270,8 @@ class Repo:
                 self.git("config", "--local", *args, accept=accept)
                 return
             except GitpipeError as error:
-                if "could not lock config file" not in str(error) or time.monotonic() > end:
+                locked = "could not lock config file" in str(error) and "File exists" in str(error)
+                if not locked or time.monotonic() > end:
                     raise
             time.sleep(0.02)
 

@@ -189,14 +189,15 @@ class Catalog:
         return Plan(tuple(found), sources, notes, created, changed, head)
 
     def _put(self, plan: Plan, verb: str) -> list[str]:
+        who = self.repo.user() if plan.changed else None
         # Trust first: once they stand on `__spec__` the runner may look, and passes over one that may not run here.
         self.store.trust([p.version for p in plan.pipelines])
-        if plan.changed:
+        if who is not None:
             self.store.put(
                 {p.name: p.version for p in plan.pipelines if p.name in plan.changed},
                 {name: plan.sources[name] for name in plan.changed},
                 f"{verb} {', '.join(sorted(plan.changed))}",
-                self.repo.user(),
+                who,
                 dvc_config=self._dvc_config(),
                 expect=plan.head,
                 also=self._branches(plan),

@@ -157,16 +157,24 @@ class Checkouts:
         """The working trees that are not where their branch is, and what to do, for ``status``; a line each."""
         lines = []
         for tree in self.repo.worktrees():
-            old = self._left_at(tree)
-            stamp = workdata.read_stamp(tree.git_dir)
-            if old and tree.head:
-                lines.append(self._behind(tree, old, self._obstacle(tree, old, tree.head)))
-            elif stamp and tree.ref == HEADS + stamp.branch and self._of_another_commit(tree, stamp):
-                lines.append(
-                    f"{tree.top / DATA} holds the files of another commit than {stamp.branch} is on: "
-                    f"`git switch {stamp.branch}` brings its own there, and keeps what you changed"
-                )
+            try:
+                lines += self._stands_behind(tree)
+            except GitpipeError:
+                if tree.top.is_dir():
+                    raise  # else somebody has removed it meanwhile
         return lines
+
+    def _stands_behind(self, tree: Worktree) -> list[str]:
+        old = self._left_at(tree)
+        stamp = workdata.read_stamp(tree.git_dir)
+        if old and tree.head:
+            return [self._behind(tree, old, self._obstacle(tree, old, tree.head))]
+        if stamp and tree.ref == HEADS + stamp.branch and self._of_another_commit(tree, stamp):
+            return [
+                f"{tree.top / DATA} holds the files of another commit than {stamp.branch} is on: "
+                f"`git switch {stamp.branch}` brings its own there, and keeps what you changed"
+            ]
+        return []
 
     def check_commit(self, top: Path) -> None:
         """Before a commit by hand in the working tree `top`.
@@ -221,7 +229,7 @@ class Checkouts:
 
         Whoever moves a data repo's branch leaves a note first.  The output of a pipeline moves by itself, and nobody
         commits there, so its tree is on the commit which the index is nearest to.  (HEAD itself: only ``data/`` is
-        behind.)
+        behind.)  One without a stamp was checked out with the hooks off, or before `init`.
         """
         if tree.ref is None or tree.head is None or not self._born(tree):
             return None
@@ -230,12 +238,12 @@ class Checkouts:
             return old
         stamp = workdata.read_stamp(tree.git_dir)
         branch = tree.ref.removeprefix(HEADS)
-        if stamp is None or stamp.commit == tree.head or stamp.branch != branch:
+        if stamp and (stamp.commit == tree.head or stamp.branch != branch):
             return None
         if branch not in self.pipelines.owners(self.pipelines.head()):
             return None
         nearest, least = None, -1
-        for commit in [tree.head, *self._before(tree.head), stamp.commit]:
+        for commit in [tree.head, *self._before(tree.head), *([stamp.commit] if stamp else [])]:
             if least == 0 or not self._exists(commit):
                 continue
             count = len(self._names("diff-index", "--cached", commit, tree=tree))

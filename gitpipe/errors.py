@@ -7,7 +7,30 @@ is not a `GitpipeError` is a bug and shows a traceback.
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
+
+SCARCE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM})
+"""The disk, file handles, processes or memory are used up: by a datum that ends soon, it may be."""
+MACHINE = SCARCE | {errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ENAMETOOLONG, errno.ELOOP, errno.EFBIG}
+"""Failures of the machine, or of a name that it cannot take, not of gitpipe; any other OSError is a bug."""
+NO_THREAD = "can't start new thread"
+"""What Python's `threading` says where the limit of processes is reached, or memory."""
+NO_TEMPORARY = "No usable temporary directory"
+"""What Python's `tempfile` says where the disks of all of them are full."""
+
+
+def of_machine(error: BaseException) -> str:
+    """A failure of the machine, worded as one line; "" for any other exception."""
+    if isinstance(error, FileNotFoundError) and NO_TEMPORARY in str(error):
+        return f"{error.strerror}: make room in one of them, or have TMPDIR name another"
+    if isinstance(error, MemoryError):
+        return "out of memory"
+    if isinstance(error, RuntimeError) and NO_THREAD in str(error):
+        return "no thread can be started: the limit of processes is reached, or memory"
+    if not isinstance(error, OSError) or error.errno not in MACHINE:
+        return ""
+    return f"{error.strerror}: {error.filename or 'while writing'}"
 
 
 class GitpipeError(Exception):
@@ -68,5 +91,5 @@ class StageFailed(GitpipeError):
     """The machinery around a user's program failed (not the program itself)."""
 
 
-class DiskFull(StageFailed):
-    """There is no room for a worker now; what takes it may be a datum that ends soon."""
+class Scarce(StageFailed):
+    """There is no room, file handle, process or memory for a worker now, see `SCARCE`."""

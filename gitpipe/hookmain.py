@@ -24,15 +24,18 @@ def main(args: Sequence[str]) -> int:
     """Run one hook; its exit status.  The working tree is named by GITPIPE_WORKTREE, as we are in the git dir."""
     top = Path(os.environ.get("GITPIPE_WORKTREE") or Path.cwd())
     name = args[0] if args else "refresh"
-    from gitpipe.errors import GitpipeError, NotARepo
+    from gitpipe.errors import GitpipeError, NotARepo, of_machine
 
     try:
         for line in HOOKS.get(name, refresh)(top, args[1:]):
             print(f"gitpipe: {line}", file=sys.stderr)
-    except GitpipeError as error:
+    except (GitpipeError, OSError) as error:
+        said = str(error) if isinstance(error, GitpipeError) else of_machine(error)
+        if not said:
+            raise
         stop = name in STOPPED and not isinstance(error, NotARepo)
         how = STOPPED[name] if stop else ""
-        print(f"gitpipe: {name}: {error}{how}", file=sys.stderr)
+        print(f"gitpipe: {name}: {said}{how}", file=sys.stderr)
         return int(stop)
     return 0
 

@@ -679,8 +679,7 @@ class JobRunner:
                 now = self.journal.job(work.job.seq)
                 if now is not None and now.state is JobState.KILLED:
                     raise Stopped
-                if not self._move(work, commit, keep_ref, keep, keep_old, note):
-                    raise Stopped
+                noted = self._move(work, commit, keep_ref, keep, keep_old, note)
                 point("after-ref")
                 self.journal.update_job(
                     work.job.seq,
@@ -690,6 +689,10 @@ class JobRunner:
                     notes=work.notes,
                     **work.counts,
                 )
+        self.repo.settle()
+        if not noted:
+            with contextlib.suppress(GitpipeError):
+                self.records.add(commit, *self._run_record(work))
         return commit
 
     def _note(self, work: Work, commit: str) -> RefUpdate | None:
@@ -711,7 +714,7 @@ class JobRunner:
             "host": platform.node(),
             "started": round(started, 3),
             "finished": round(now, 3),
-            "seconds": round(now - started, 3),
+            "seconds": round(max(0.0, now - started), 3),  # the clock may have been put back
             "restarts": job.restarts,
             "processed": work.counts["processed"],
             "bytes_in": work.counts.get("bytes_in", 0),
@@ -722,18 +725,20 @@ class JobRunner:
     def _move(
         self, work: Work, commit: str, keep_ref: str, keep: str, keep_old: str | None, note: RefUpdate | None
     ) -> bool:
-        """Move the output branch, if its pipeline still is; False where it is not.
+        """Move the output branch, if its pipeline still is; whether the note went along, in the same transaction.
 
-        The note goes along, in the same transaction; where it is what stops that, it is given another chance after.
+        Where it is the note that stops that, it is given another chance later.  So is what a gc takes away: this is
+        called with the journal locked.
 
         Raises:
+            Stopped: the pipeline was deleted or updated meanwhile.
             Failed: somebody else moved the output branch.
         """
         name, branch = work.pipeline.name, work.pipeline.spec.output
         for _ in range(10):
             spec_head = self.pipelines.head()
             if self.pipelines.versions(spec_head).get(name) != work.origin.version:
-                return False  # deleted or updated meanwhile; what its datums made is kept
+                raise Stopped  # deleted or updated meanwhile; what its datums made is kept
             moves = [
                 *([] if work.job.aside else [RefUpdate(HEADS + branch, commit, work.parent)]),
                 RefUpdate(keep_ref, keep, keep_old),
@@ -741,12 +746,10 @@ class JobRunner:
             ]
             reason = f"gitpipe: job {work.origin.job}"
             with contextlib.suppress(GitpipeError):
-                if note and self.repo.update_refs([*moves, note], reason):
+                if note and self.repo.update_refs([*moves, note], reason, settle=False):
                     return True
-            if self.repo.update_refs(moves, reason):
-                with contextlib.suppress(GitpipeError):
-                    self.records.add(commit, *self._run_record(work))
-                return True
+            if self.repo.update_refs(moves, reason, settle=False):
+                return False
             astray = not work.job.aside and self.repo.ref(HEADS + branch) != work.parent
             if astray or self.repo.ref(keep_ref) != keep_old:
                 raise Failed(f"branch {branch} was moved by somebody else while the job ran: run-pipeline {name}")

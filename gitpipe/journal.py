@@ -182,22 +182,22 @@ class Journal:
         except sqlite3.OperationalError as error:
             if "locked" in str(error):
                 raise GitpipeError(f"{path} is locked by another process: try again") from error
-            if self._writable():
-                self._set_aside()
-            else:
+            if self.hindrance():
                 self._freeze()
+            else:
+                self._set_aside()
         except sqlite3.DatabaseError:
             self._set_aside()
 
-    def _writable(self) -> bool:
-        """Whether a file can be made beside the journal; what SQLite says of a full disk differs."""
+    def hindrance(self) -> str:
+        """Why no file can be made beside the journal, or ""; what SQLite says of a full disk differs."""
         try:
             with tempfile.TemporaryFile(dir=self.path.parent) as file:
                 file.write(b"\0" * ROOM)
                 file.flush()
-        except OSError:
-            return False
-        return True
+        except OSError as error:
+            return error.strerror or str(error)
+        return ""
 
     def _set_aside(self) -> None:
         for suffix in ("", "-wal", "-shm"):

@@ -140,7 +140,7 @@ def _facts(job: JobRow, common: Path) -> dict[str, str]:
         "GITPIPE_INPUTS": " ".join(job.inputs),
         "GITPIPE_DATUMS": f"{job.processed} + {job.skipped} / {job.total}",
         "GITPIPE_FAILED": str(job.failed),
-        "GITPIPE_SECONDS": f"{(job.finished or time.time()) - (job.started or time.time()):.0f}",
+        "GITPIPE_SECONDS": f"{max(0.0, (job.finished or time.time()) - (job.started or time.time())):.0f}",
     }
 
 

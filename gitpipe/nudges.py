@@ -83,8 +83,13 @@ def mark(common: Path) -> None:
     path = state_dir(common) / "runner.pid"
     path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f"runner.pid.{os.getpid()}")
-    scratch.write_text(f"{os.getpid()}\n")
-    scratch.replace(path)
+    try:
+        scratch.write_text(f"{os.getpid()}\n")
+        scratch.replace(path)
+    except OSError as error:  # the disk is full
+        with contextlib.suppress(OSError):
+            scratch.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def unmark(common: Path) -> None:

@@ -333,12 +333,13 @@ class Project:
             abort,
             self.repo.close,
             Notice(self.state, self.journal, lambda: self.repo.config(COMMAND).get(COMMAND, [""])[-1]),
-            self._prune_logs,
+            self._tidy,
         )
 
-    def _prune_logs(self) -> None:
-        """Remove the logs of old jobs; what the disk says to that is no reason to stop."""
+    def _tidy(self) -> None:
+        """Remove the logs of old jobs, and what was killed left; what the disk says to that is nothing."""
         with contextlib.suppress(GitpipeError, OSError):
+            self.blobs.sweep_tmp()
             self.logs.prune(Settings.read(self.repo).logs, {job.seq for job in self.journal.unfinished()})
 
     def _sweep_code(self) -> None:
@@ -395,10 +396,9 @@ class Project:
             now = time.monotonic()
             if now - looked > 1.0:
                 looked = now
-                starts = 0 if self._ensure_runner() else starts + 1
-                if starts > MAX_STARTS:
-                    token.unlink(missing_ok=True)
-                    raise GitpipeError(f"the runner ends as soon as it is started: see {self.state / 'runner.log'}")
+                if not self._ensure_runner():
+                    starts += 1
+                    self._check_start(starts, token)
             if end is not None and now > end:
                 token.unlink(missing_ok=True)
                 left = len(self.journal.unfinished())
@@ -408,6 +408,16 @@ class Project:
             time.sleep(0.02)
         on_progress(self._progress(since))
         return self._outcome(since)
+
+    def _check_start(self, starts: int, token: Path) -> None:
+        """Whether there is any use in starting one more runner."""
+        why = self.journal.hindrance()
+        if why or starts > MAX_STARTS:
+            token.unlink(missing_ok=True)
+        if why:
+            raise GitpipeError(f"cannot write the local state in {self.state} ({why}): see to it, then `gitpipe wait`")
+        if starts > MAX_STARTS:
+            raise GitpipeError(f"the runner ends as soon as it is started: see {self.state / 'runner.log'}")
 
     def run(self, on_progress: OnProgress = lambda _: None) -> list[JobInfo]:
         """Do in the foreground what the runner would do; jobs that failed are tried again."""

@@ -29,7 +29,7 @@ import git
 from git.exc import GitCommandError, GitCommandNotFound, InvalidGitRepositoryError, NoSuchPathError
 from gitdb import IStream
 
-from gitpipe.errors import BadData, GitpipeError, NotARepo, NotFound
+from gitpipe.errors import SCARCE, BadData, GitpipeError, NotARepo, NotFound
 
 # What `git rev-parse --local-env-vars` lists: git sets some of these for hooks, and every git that is started from
 # there would then work on the wrong repository or index.
@@ -55,6 +55,8 @@ LOCAL_ENV = (
 )
 ZERO = "0" * 40
 CONFIG_SECONDS = 5.0
+GC_SECONDS = 600.0  # so long a move of refs waits for a `git gc --prune=now` to end
+MAX_KEPT = 1 << 20  # bytes of an object that is kept in memory until a ref names it
 NEAR = 16  # so many commits are walked one by one before `git rev-list` is started
 HEADS = "refs/heads/"
 # What `git rev-parse` is asked about a folder; the answers come a line each, in this order.
@@ -168,6 +170,7 @@ class Repo:
             raise NotARepo(f"{where}: git repository of a kind that is not supported ({error})") from error
         self._lock = threading.RLock()
         self._packed: tuple[tuple[int, int, int] | None, dict[str, str]] = (None, {})
+        self._thread = threading.local()
 
     def _given_index(self, named: str) -> str:
         """The index that our caller (a desktop, a hook) uses for this working tree instead of the usual one, or "".
@@ -291,7 +294,9 @@ class Repo:
             return self.refs(name).get(name)
         try:
             text = (self.common / name).read_text().strip()
-        except OSError:
+        except OSError as error:
+            if error.errno in SCARCE:  # not to be taken for a ref that is not there
+                raise GitpipeError(f"cannot read {name}: {error.strerror}") from error
             return self._packed_refs().get(name)
         # A symbolic ref is rare enough to ask git.
         return text if _SHA.match(text) else self.refs(name).get(name)
@@ -301,7 +306,7 @@ class Repo:
         path = self.common / "packed-refs"
         try:
             status = path.stat()
-        except OSError:
+        except FileNotFoundError:
             return {}
         mark = (status.st_ino, status.st_mtime_ns, status.st_size)
         known, found = self._packed
@@ -318,12 +323,71 @@ class Repo:
         except GitpipeError:
             return None
 
-    def update_refs(self, updates: Sequence[RefUpdate], reason: str) -> bool:
+    def update_refs(self, updates: Sequence[RefUpdate], reason: str, *, settle: bool = True) -> bool:
         """Make all updates or none; False where an old value did not hold.
 
         ``core.fsync=reference``: the ref reaches the disk before this returns (I7); what it points to must be there
         already, see `sync`.
+
+        A ``git gc --prune=now`` removes what no ref names, be it a moment old.  What this thread has written is looked
+        for before the refs move, and afterwards until a gc that did not see them move has ended.
+
+        Args:
+            settle: that last part, too; else the caller is to call `settle`, when it holds no lock any more.
         """
+        self._restore()
+        if not self._update_refs(updates, reason):
+            return False
+        if settle:
+            self.settle()
+        return True
+
+    def settle(self) -> None:
+        """Wait for a gc that did not see refs move, and bring back what it took away; see `update_refs`."""
+        end = time.monotonic() + GC_SECONDS
+        while self._gc_runs() and time.monotonic() < end:
+            time.sleep(0.02)
+        self._restore()
+        self._written().clear()
+
+    def _written(self) -> dict[str, tuple[str, bytes]]:
+        """Sha -> (kind, data) of what this thread has written since it moved a ref."""
+        found: dict[str, tuple[str, bytes]] | None = getattr(self._thread, "written", None)
+        if found is None:
+            found = self._thread.written = {}
+        return found
+
+    def _restore(self) -> None:
+        """Write again what is not there any more; durable as before."""
+        lost = [
+            (kind, data)
+            for sha, (kind, data) in self._written().items()
+            if not os.path.exists(f"{self.common}/objects/{sha[:2]}/{sha[2:]}")  # packed by now, it may be: no harm
+        ]
+        for kind, data in lost:
+            self._write(kind, data)
+        if lost:
+            self.sync()
+
+    def _gc_runs(self) -> bool:
+        """Whether a ``git gc`` is at work here that spares nothing new, by the file that keeps a second one away.
+
+        The usual one leaves alone what is younger than two weeks, and is not waited for.  One that was killed leaves
+        the file, and its process id goes to somebody else.
+        """
+        try:
+            pid, _, host = (self.common / "gc.pid").read_text("utf-8", "replace").strip().partition(" ")
+            if host != os.uname().nodename:
+                return False
+            words = Path(f"/proc/{int(pid)}/cmdline").read_bytes().split(b"\0")
+        except (OSError, ValueError):
+            return False
+        if b"gc" not in words:
+            return False
+        spares = self.config("gc.pruneexpire").get("gc.pruneexpire", [""])[-1] not in ("now", "all")
+        return not spares or any(word.startswith(b"--prune=") for word in words)
+
+    def _update_refs(self, updates: Sequence[RefUpdate], reason: str) -> bool:
         lines = ["start"]
         for u in updates:
             if u.new == u.old:
@@ -350,6 +414,8 @@ class Repo:
             if "cannot lock ref" in text or "but expected" in text or "reference already exists" in text:
                 if "Unable to create" in text and "File exists" in text:
                     raise GitpipeError(f"{text}: another git is at work, or was killed; remove the lock file") from None
+                if re.search("unable to create", text, re.IGNORECASE):
+                    raise  # the disk is full or read-only
                 return False
             raise
         return True
@@ -541,6 +607,12 @@ class Repo:
 
     def write(self, kind: str, data: bytes) -> str:
         """Write one object; its sha.  Not durable before `sync`."""
+        sha = self._write(kind, data)
+        if len(data) <= MAX_KEPT:
+            self._written()[sha] = kind, data
+        return sha
+
+    def _write(self, kind: str, data: bytes) -> str:
         try:
             if self._object_format == "sha1":
                 return self._write_loose(kind, data)
@@ -647,13 +719,15 @@ class Repo:
     def worktrees(self) -> list[Worktree]:
         """All working trees whose folder is there, the main one first; a bare repository has none of its own."""
         found = []
-        for block in self.git("worktree", "list", "--porcelain", "-z").split("\0\0"):
+        for place, block in enumerate(self.git("worktree", "list", "--porcelain", "-z").split("\0\0")):
             fields = dict(line.partition(" ")[::2] for line in block.strip("\0\n").split("\0"))
             top = Path(fields.get("worktree", ""))
             if "bare" in fields or not fields.get("worktree") or not top.is_dir():
                 continue
             if os.path.lexists(top / ".git"):
                 git_dir = worktree_git_dir(top)
+            elif place > 0:
+                continue  # it is just being removed
             else:
                 # Of a submodule, and after `init --separate-git-dir`, git names the git dir instead.
                 main, git_dir = self._main_top(), self.common
@@ -750,8 +824,10 @@ def syncfs(path: Path) -> None:
 def _stdin_file(data: bytes | None) -> BytesIO | None:
     if data is None:
         return None
-    # GitPython hands `istream` to the process as it is, so it must be a real file, not bytes in memory.
-    file = tempfile.TemporaryFile()  # noqa: SIM115
+    # GitPython hands `istream` to the process as it is, so it must be a real file, not bytes in memory; where the
+    # system has files that are nowhere on disk, a full /tmp is no obstacle.
+    there = hasattr(os, "memfd_create")
+    file = os.fdopen(os.memfd_create("gitpipe"), "w+b") if there else tempfile.TemporaryFile()  # noqa: SIM115
     file.write(data)
     file.seek(0)
     return file  # type: ignore[return-value]

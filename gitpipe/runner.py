@@ -5,19 +5,32 @@ Takes the lock, detaches from whoever started it, and runs the scheduler's loop 
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import io
 import os
 import signal
 import sys
 import time
 import traceback
 from pathlib import Path
+from typing import Any
 
 from gitpipe import nudges
+from gitpipe.errors import GitpipeError, of_machine
 
 MAX_LOG = 1 << 20
 GARBAGE = (10_000, 10, 10)
 SUCCEED_SECONDS = 60.0  # so long a new runner waits for one that is ending
+
+
+class _Log(io.FileIO):
+    """The runner's log.  It often lies on the disk that is full: not to be able to say so is no reason to end."""
+
+    def write(self, data: Any) -> int:
+        with contextlib.suppress(OSError):
+            super().write(data)
+        return len(data)
 
 
 def main(common: Path) -> int:
@@ -32,17 +45,22 @@ def main(common: Path) -> int:
         if nudges.marked(common) or time.monotonic() > end:
             return 0
     log = nudges.state_dir(common) / "runner.log"
-    log.parent.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(OSError):
+        log.parent.mkdir(parents=True, exist_ok=True)
     mode = "a" if log.exists() and log.stat().st_size < MAX_LOG else "w"
-    sys.stdout = sys.stderr = log.open(mode, buffering=1, encoding="utf-8", errors="backslashreplace")
-    os.dup2(sys.stderr.fileno(), 2)
+    try:
+        file = _Log(log, mode)
+    except OSError:  # a read-only disk; what comes next fails there, too, and whoever waits is told
+        file = _Log(os.devnull, "a")
+    sys.stdout = sys.stderr = io.TextIOWrapper(file, "utf-8", "backslashreplace", line_buffering=True)
+    os.dup2(file.fileno(), 2)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    nudges.mark(common)
     # A job of 100,000 datums makes a million objects that stay until it ends: to search them for cycles at each few
     # hundred more takes a quarter of its time.
     gc.set_threshold(*GARBAGE)
     try:
+        nudges.mark(common)
         # Only now: whoever looks for a runner finds the mark before the imports have taken their time.
         from gitpipe.project import open_project
 
@@ -51,8 +69,11 @@ def main(common: Path) -> int:
         scheduler = project.make_scheduler()
         signal.signal(signal.SIGTERM, lambda *_: scheduler.stop())
         scheduler.loop(project.settings.linger)
-    except Exception:
-        traceback.print_exc()
+    except Exception as error:
+        if said := str(error) if isinstance(error, GitpipeError) else of_machine(error):
+            print(f"gitpipe: {said}")
+        else:
+            traceback.print_exc()
         return 1
     finally:
         nudges.unmark(common)

@@ -7,7 +7,7 @@ what a job is (`gitpipe.job`) nor why there is one (`gitpipe.reconcile`).
 from __future__ import annotations
 
 import contextlib
-import sys
+import errno
 import threading
 import time
 import traceback
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from gitpipe import nudges
 from gitpipe.clock import Clock
-from gitpipe.errors import GitpipeError
+from gitpipe.errors import SCARCE, GitpipeError, of_machine
 from gitpipe.faults import point
 from gitpipe.graph import upstream
 from gitpipe.job import JobRunner
@@ -28,6 +28,8 @@ from gitpipe.reconcile import Reconciler, Unready
 POLL_SECONDS = 0.05
 LOOK_SECONDS = 5.0
 MAX_JOBS = 32
+MOST_HINDERED = 5  # times in a row that the journal cannot be written, while nothing runs that may be the cause
+HINDERED_SECONDS = 0.5
 GRACE_SECONDS = 0.5  # for datums that run when the loop is to end; what takes longer is begun again next time
 
 
@@ -77,6 +79,7 @@ class Scheduler:
         self._specs: str | None = None  # the head of `__spec__` at the last look
         self._ticks = True
         self._blocked: str | None = None  # as it is known to be in the journal
+        self._hindered, self._hindrance = 0, ""  # how often in a row the journal could not be written, and why
         self._on_end: Callable[[JobRow], None] = lambda _: None
 
     def stop(self) -> None:
@@ -99,6 +102,9 @@ class Scheduler:
             linger: None: return at once when all is done (foreground); cron inputs then tick at most once, else it
                 might never end.
             on_end: called with each job that is over, from the job's own thread.
+
+        Raises:
+            GitpipeError: the journal cannot be written, and nothing runs whose end may change that.
         """
         point("runner-started")
         looked, idle_since = 0.0, time.monotonic()
@@ -106,9 +112,10 @@ class Scheduler:
         self.journal.clear_workers()
         try:
             while not self._asked:
-                names = nudges.pending(self.common) - set(self._waiting)
                 now = time.monotonic()
+                self._check_hindered()
                 try:
+                    names = nudges.pending(self.common) - set(self._waiting)
                     due = now - looked > LOOK_SECONDS or self._struck() or self._state_vanished()
                     if names or self._moved or due or self.pipelines.head() != self._specs:
                         looked = now
@@ -117,14 +124,17 @@ class Scheduler:
                         self._ticks = linger is not None
                     self._start_ready()
                     self._release()
-                except Unwritable as error:
-                    # A datum may have filled the disk.  What could not be noted is found again at the next look.
-                    print(f"gitpipe: {error}; going on", file=sys.stderr)
+                except (Unwritable, OSError) as error:
+                    if isinstance(error, OSError) and error.errno not in SCARCE:
+                        raise
+                    self._hinder(error)
+                    self._stop.wait(HINDERED_SECONDS)
                 if self._active or self._waiting or self._busy or self._moved:
                     idle_since = time.monotonic()
                     self._untidy = True
                 elif self._untidy:
                     self._untidy = False
+                    self._hindered = 0
                     self._tidy()
                 elif (linger is None or time.monotonic() - idle_since > linger) and self._may_end():
                     break
@@ -137,8 +147,21 @@ class Scheduler:
             self._abort()
             self._join(None)
             self._notice.close()
-            self.journal.clear_workers()
+            with contextlib.suppress(Unwritable):
+                self.journal.clear_workers()
             self._close()
+
+    def _hinder(self, error: Exception) -> None:
+        """The journal cannot be written, or no file be opened; what could not be noted is found at the next look."""
+        self._hindered += 1
+        self._hindrance = str(error)
+
+    def _check_hindered(self) -> None:
+        """A datum that runs may have filled the disk; else it is tried some times more, and then told to who waits."""
+        if self._hindered > MOST_HINDERED and not self._active:
+            where = self.journal.path.parent
+            said = f"cannot use the local state in {where} ({self._hindrance}): see to it, then `gitpipe run`"
+            raise GitpipeError(said)
 
     def _join(self, seconds: float | None) -> None:
         end = None if seconds is None else time.monotonic() + seconds
@@ -180,14 +203,20 @@ class Scheduler:
         except GitpipeError as error:
             # A broken spec or a lost object must not end the runner; `wait` and `status` say it.
             trouble = str(error)
+        except Unwritable:
+            raise
         except Exception as error:
-            traceback.print_exc()
-            trouble = f"internal error: {error!r}, see {self.common}/gitpipe/runner.log"
+            if not (trouble := of_machine(error)):
+                trouble = self._bug(error)
         newest = self.journal.newest_set()
         self.journal.set_meta("trouble", trouble)
         point("set-recorded")
         # Who waits for jobs of a version that is no more, waits for those of the new one.
         self._waiting.update(dict.fromkeys([*names, *(self._waiting if renewed else ())], newest))
+
+    def _bug(self, error: Exception) -> str:
+        traceback.print_exc()
+        return f"internal error: {error!r}, see {self.common}/gitpipe/runner.log"
 
     def _release(self) -> None:
         """Take away the nudges whose sets are all done."""
@@ -265,10 +294,16 @@ class Scheduler:
     def _start(self, job: JobRow) -> None:
         thread = threading.Thread(target=self._run, args=(job,), name=f"job-{job.pipeline}", daemon=True)
         self._active[job.seq] = job
-        self._threads = [t for t in self._threads if t.is_alive()] + [thread]
-        thread.start()
+        self._threads = [t for t in self._threads if t.is_alive()]
+        try:
+            thread.start()
+        except RuntimeError as error:
+            del self._active[job.seq]
+            raise OSError(errno.EAGAIN, of_machine(error)) from error
+        self._threads.append(thread)
 
     def _run(self, job: JobRow) -> None:
+        hindered: Exception | None = None  # the journal cannot be written, say: the job is tried again
         try:
             with self._making:  # the first jobs may begin together, and one executor serves them all
                 jobs = self._job_runner(len(self._active) == 1)
@@ -278,24 +313,31 @@ class Scheduler:
             if done is not None:
                 self._after(done)
                 self._moved = self._moved or self.clock.watches(job.pipeline)
+        except Unwritable as error:
+            hindered = error
         except Exception as error:
             # A bug must fail this job, not leave it running for ever nor end the runner.
-            traceback.print_exc()
-            reason = str(error) if isinstance(error, GitpipeError) else f"internal error: {error!r}, see runner.log"
+            reason = str(error) if isinstance(error, GitpipeError) else of_machine(error) or self._bug(error)
             try:
                 current = self.journal.job(job.seq)
                 if current is not None and not current.state.over:
                     self.journal.update_job(job.seq, state=JobState.FAILED, finished=time.time(), reason=reason)
-            except Exception:
-                # The disk is full, say: the job is tried again, but not twenty times a second.
-                self._stop.wait(LOOK_SECONDS)
+            except Exception as again:
+                hindered = again
         finally:
+            if hindered:
+                self._hinder(hindered)
+                self._stop.wait(HINDERED_SECONDS)  # not twenty times a second
+            else:
+                self._hindered = 0
             ended = None
-            with contextlib.suppress(Unwritable):
-                ended = self.journal.job(job.seq)
-                if ended is not None and ended.state.over:
-                    self._notice.ended(ended)  # first: who waits for the job is to find that, too
-            self._active.pop(job.seq, None)
-            self._changed.set()
+            try:
+                with contextlib.suppress(Unwritable, OSError, MemoryError):
+                    ended = self.journal.job(job.seq)
+                    if ended is not None and ended.state.over:
+                        self._notice.ended(ended)  # first: who waits for the job is to find that, too
+            finally:  # else the loop would wait for it for ever
+                self._active.pop(job.seq, None)
+                self._changed.set()
             if ended is not None and ended.state.over:
                 self._on_end(ended)

@@ -102,6 +102,20 @@ def sh(tmp_path: Path, sealed: Path) -> Shell:
     return run
 
 
+def attempt(command: str, cwd: Path, seconds: float) -> tuple[int, str]:
+    """Run a command line that may fail; its status, and what it said on both streams."""
+    done = subprocess.run(
+        ["bash", "-c", command],
+        cwd=cwd,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        timeout=seconds,
+        encoding="utf-8",
+    )
+    return done.returncode, done.stdout
+
+
 @pytest.fixture
 def scratch(tmp_path: Path, sh: Shell) -> Iterator[Path]:
     """A git repository with one commit on main; the runner that a test started there is ended."""

@@ -9,6 +9,7 @@ import json
 import os
 import signal
 import subprocess
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -142,6 +143,18 @@ class Lab:
             for job in self.run()
         ]
 
+    def killed(self, at: str) -> bool:
+        """``gitpipe run`` in a process of its own that ends itself at a point of `gitpipe.faults`; whether it did."""
+        done = subprocess.run(
+            [sys.executable, "-I", "-m", "gitpipe", "run"],
+            cwd=self.root,
+            env={**os.environ, "GITPIPE_KILL_AT": at},
+            capture_output=True,
+            encoding="utf-8",
+        )
+        assert done.returncode in (0, 3, -signal.SIGKILL), f"{done.returncode}: {done.stdout}{done.stderr}"
+        return done.returncode == -signal.SIGKILL
+
     # -- results out -------------------------------------------------------------------------------------------------
 
     def commits(self, branch: str) -> list[Commit]:
@@ -158,8 +171,12 @@ class Lab:
 
     def files(self, branch: str) -> dict[str, str]:
         """Path -> content at the head of a branch."""
+        return self.files_of(self.head(branch))
+
+    def files_of(self, sha: str) -> dict[str, str]:
+        """Path -> content of a commit."""
         project = self.project
-        listing = read_listing(project.repo, project.blobs, self.head(branch))
+        listing = read_listing(project.repo, project.blobs, sha)
         project.repo.close()
         return {path: project.blobs.read(md5).decode() for path, md5 in listing.items()}
 

@@ -126,7 +126,7 @@ def test_the_commands_page_has_every_command_and_option() -> None:
 
 
 def test_pages_link_to_what_is_there() -> None:
-    for page in [*PAGES, "docs/design.md", "docs/pachyderm.md"]:
+    for page in [*PAGES, "docs/design.md", "docs/pachyderm.md", "docs/faults.md"]:
         for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", (ROOT / page).read_text()):
             assert ((ROOT / page).parent / target).exists(), f"{page} links to {target}"
 

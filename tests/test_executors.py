@@ -7,6 +7,7 @@ import dataclasses
 import itertools
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -233,6 +234,28 @@ def test_auto_goes_on_locally_where_ray_fails(kit: Kit, tmp_path: Path) -> None:
         assert "going on with workers of this machine" in executor.warning
     finally:
         executor.close()
+
+
+def test_nobody_at_the_address(kit: Kit, tmp_path: Path) -> None:
+    """A cluster that is not there fails in one line, soon; `auto` goes on without."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        address = f"127.0.0.1:{listener.getsockname()[1]}"
+    start = time.monotonic()
+    executor = RayExecutor(address, tmp_path / "scratch")
+    with pytest.raises(
+        StageFailed, match=f"nothing answers at gitpipe.rayAddress {address}; set gitpipe.engine"
+    ) as error:
+        list(executor.run(kit.stage("true"), tasks(kit, 3), 2))
+    executor.close()
+    assert "\n" not in str(error.value) and time.monotonic() - start < 90  # Ray itself takes two minutes, twice
+    auto = AutoExecutor(address, tmp_path / "scratch")
+    check_copies(kit, list(auto.run(kit.stage("sh", "-c", COPY), tasks(kit, 10), 2)), 10)
+    until_failed = time.monotonic() + 180
+    while not auto.warning and time.monotonic() < until_failed:
+        time.sleep(0.05)
+    assert f"nothing answers at gitpipe.rayAddress {address}" in auto.warning
+    auto.close()
+    assert list(kit.slots.iterdir()) == []
 
 
 def test_ray_runs_the_same(kit: Kit, on_ray: RayExecutor, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import subprocess
 import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from gitpipe.errors import GitpipeError, NotARepo, NotFound
-from gitpipe.repo import BLOB, EXE, HEADS, LINK, TREE, Entry, RefUpdate, Repo, Signature
+from gitpipe.repo import BLOB, EXE, HEADS, LINK, TREE, Entry, RefUpdate, Repo, Signature, Worktree
 from tests.conftest import Shell
+from tests.lab import EPOCH, Lab
 
 WHO = Signature("Ada Lovelace <ada@example.org>", 1_700_000_000)
 
@@ -217,3 +219,75 @@ def test_worktrees_of_a_submodule_and_of_a_separate_git_dir(tmp_path: Path, sh: 
     sh("git init -q --separate-git-dir elsewhere apart && git -C apart commit -q --allow-empty -m 1")
     assert [tree.top for tree in Repo(tmp_path / "apart").worktrees()] == [tmp_path / "apart"]
     assert Repo(tmp_path / "elsewhere").worktrees() == []
+
+
+def test_what_a_gc_removes_before_a_ref_names_it_is_written_again(lab: Lab) -> None:
+    """I8: ``git gc --prune=now`` removes any object that no ref names, be it a moment old."""
+    repo = lab.project.repo
+    who = Signature("Ada <ada@example.org>", EPOCH)
+
+    def commit(text: str) -> str:
+        blob = Entry(BLOB, repo.write_blob(text.encode()))
+        return repo.write_commit(repo.write_paths({"some/where": blob}), [], text, who)
+
+    first = commit("first")
+    lab.git("gc", "-q", "--prune=now")
+    assert not lab.git("cat-file", "-t", first, check=False)
+    assert repo.update_refs([RefUpdate(f"{HEADS}kept", first, None)], "test")
+    lab.git("fsck", "--strict")
+    # Git runs this hook when all is ready but no ref has moved: such a prune knows nothing of them.
+    hook = lab.root / ".git" / "hooks" / "reference-transaction"
+    hook.write_text('#!/bin/sh\nif [ "$1" = prepared ]; then cat >/dev/null; git prune --expire=now; fi\n')
+    hook.chmod(0o755)
+    second = commit("second")
+    assert repo.update_refs([RefUpdate(f"{HEADS}kept", second, first)], "test")
+    lab.git("fsck", "--strict")
+    assert lab.git("show", "kept:some/where") == "second"
+    repo.close()
+
+
+def test_a_working_tree_that_is_just_being_removed_is_none(lab: Lab) -> None:
+    """I6: git removes its files first; what is left of the folder was taken for the main working tree."""
+    lab.git("worktree", "add", "-q", "../tree", "-b", "other")
+    repo = lab.project.repo
+    assert [tree.ref for tree in repo.worktrees()] == ["refs/heads/main", "refs/heads/other"]
+    (lab.root.parent / "tree" / ".git").unlink()
+    assert [(tree.top, tree.ref) for tree in repo.worktrees()] == [(lab.root, "refs/heads/main")]
+    repo.close()
+
+
+def test_a_working_tree_that_is_removed_while_it_is_looked_at_stops_nobody(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`run` and `status` look at each working tree; somebody says `git worktree remove` just then."""
+    lab.data("a", {"x": "1"})
+    lab.pipeline("p", {"a": "/*"})
+    lab.run()
+    lab.git("worktree", "add", "-q", "../tree", "p")
+    lab.git("update-ref", "refs/heads/p", "refs/heads/a")
+    listed = Repo.worktrees
+
+    def remove(repo: Repo) -> list[Worktree]:
+        trees = listed(repo)
+        if len(trees) > 1:
+            lab.git("worktree", "remove", "--force", "../tree")
+        return trees
+
+    project = lab.project
+    assert len(project.behind()) == 1
+    monkeypatch.setattr(Repo, "worktrees", remove)
+    assert project.behind() == []
+
+
+def test_what_a_killed_gc_left_keeps_nobody_waiting(lab: Lab) -> None:
+    """Its file names a process id that another program has by now."""
+    host = os.uname().nodename
+    who = Signature("Ada <ada@example.org>", EPOCH)
+    repo = lab.project.repo
+    for left in (f"{os.getpid()} {host}", f"{2**22 + 1} {host}", f"{os.getpid()} elsewhere", "", "x y"):
+        (lab.root / ".git" / "gc.pid").write_text(left)
+        commit = repo.write_commit(repo.write_tree({}), [], left, who)
+        begun = time.monotonic()
+        assert repo.update_refs([RefUpdate(f"{HEADS}kept", commit, repo.ref(f"{HEADS}kept"))], "test")
+        assert time.monotonic() - begun < 180
+    repo.close()

@@ -369,7 +369,7 @@ class DvcStore:
         with contextlib.suppress(FileNotFoundError):
             for entry in os.scandir(self._tmp_dir):
                 with contextlib.suppress(OSError):
-                    age = now - entry.stat().st_mtime
+                    age = abs(now - entry.stat().st_mtime)  # the clock may have been put back
                     limit = older_than if _dead(entry.name, host) else max(older_than, 86400.0)
                     if age >= limit:
                         if entry.is_dir(follow_symlinks=False):  # of a fetch

@@ -7,7 +7,6 @@ and loads that (`gitpipe.project`) only once a command runs, so that ``--help`` 
 
 from __future__ import annotations
 
-import errno
 import os
 import sys
 from pathlib import Path
@@ -28,7 +27,7 @@ from gitpipe.cli import (  # each registers its commands
 from gitpipe.cli.app import app
 from gitpipe.cli.argv import normalise
 from gitpipe.cli.show import oneline
-from gitpipe.errors import GitpipeError, UsageError
+from gitpipe.errors import GitpipeError, UsageError, of_machine
 
 __all__ = ["admin", "commits", "compare", "complete", "files", "gitlike", "jobs", "main", "pipelines", "repos", "run"]
 
@@ -38,13 +37,6 @@ COMPLETION = frozenset({"--install-completion", "--show-completion"})
 
 # What click calls ClickException.  Newer typers carry click inside, older ones import it: this finds both.
 PARSE_ERROR: type[Exception] = typer.BadParameter.__mro__[2]
-
-# Failures of the machine, or of a name that it cannot take, not of gitpipe: they get a line; any other OSError is a
-# bug and shows its traceback.
-MACHINE = frozenset(
-    {errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EMFILE, errno.ENFILE}
-    | {errno.ENAMETOOLONG, errno.ELOOP, errno.EFBIG}
-)
 
 
 def main() -> None:
@@ -80,11 +72,9 @@ def run(args: list[str], program: str = "gitpipe") -> int:
     except BrokenPipeError:
         silence_stdout()
         return BROKEN_PIPE
-    except OSError as error:
-        if error.errno not in MACHINE:
-            raise
-        return fail(f"{error.strerror}: {error.filename or 'while writing'}", 1)
     except Exception as error:
+        if said := of_machine(error):
+            return fail(said, 1)
         if not is_of_sqlite(error):
             raise
         return fail(f"cannot use the local state in .git/gitpipe: {error} (it may be deleted, only logs are lost)", 1)

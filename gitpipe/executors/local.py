@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import itertools
 import os
 import socket
@@ -12,7 +11,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from pathlib import Path
 
-from gitpipe.errors import DiskFull, StageFailed
+from gitpipe.errors import SCARCE, Scarce, StageFailed
 from gitpipe.executors import SlotWatcher
 from gitpipe.executors.spread import Spread
 from gitpipe.stage import Result, Stage, Task
@@ -43,7 +42,7 @@ class WorkerPool:
         """A worker for `stage`: the one used last (its caches are warm), or a new one.
 
         Raises:
-            StageFailed: the pool is closed, or no slot can be made; `DiskFull` where that is the reason.
+            StageFailed: the pool is closed, or no slot can be made; `Scarce` where another time it may be.
         """
         while worker := self._idle_one(stage):
             if worker.is_current():
@@ -53,7 +52,7 @@ class WorkerPool:
         try:
             worker = Worker(stage, stage.slots_dir / name, self._environ, self._engine)
         except OSError as error:
-            failed = DiskFull if error.errno == errno.ENOSPC else StageFailed
+            failed = Scarce if error.errno in SCARCE else StageFailed
             raise failed(f"cannot make a worker's folder in {stage.slots_dir}: {error.strerror}") from None
         with self._lock:
             self._busy.add(worker)
@@ -94,6 +93,13 @@ class WorkerPool:
                 self._idle = [each for each in self._idle if each not in ended]
         for old in ended:
             old.close()
+
+    def shed(self) -> None:
+        """End the idle workers: something is used up, and each holds handles, a process, memory, and files."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for worker in idle:
+            worker.close()
 
     def abort(self, pipeline: str, datums: Collection[str] | None = None) -> None:
         """Kill what runs of `pipeline`, which has one job at a time; its threads get lost results.
@@ -150,10 +156,14 @@ class LocalSeat:
         if self._worker is None:
             try:
                 self._worker = self._pool.take(self._stage)
-            except DiskFull as error:
+            except Scarce as error:
+                self._pool.shed()
                 return Result(task.datum, error=str(error), no_space=True)
         try:
-            return self._worker.run(task)
+            result = self._worker.run(task)
+            if result.no_space:
+                self._pool.shed()
+            return result
         finally:
             if not self._worker.alive:
                 self.close()

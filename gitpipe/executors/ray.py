@@ -17,9 +17,11 @@ import itertools
 import logging
 import math
 import os
+import queue
 import secrets
 import shutil
 import signal
+import socket
 import tempfile
 import threading
 import time
@@ -55,6 +57,9 @@ _BEAT = 0.5
 _TICK = 0.1
 _LOOK = 5.0
 """Seconds between two looks whether a node that is waited for is still there."""
+_ANSWER_LIMIT = 5.0
+_SILENCE = 30.0
+"""Seconds after which a cluster that cannot be reached is given up."""
 _START_LIMIT = 120.0
 _CALL_LIMIT = 60.0
 
@@ -96,6 +101,7 @@ class RayExecutor:
         self._temp: str | None = None
         self._set_environ: dict[str, str | None] = {}
         self._closed = False
+        self._asked = self._answered = 0.0  # when a cluster was looked at last, when it did answer
         self.ready = threading.Event()
         self.failed = ""
 
@@ -177,10 +183,12 @@ class RayExecutor:
             with _signals_kept():
                 self._connect(ray)
             self._was_ready = True
+            self._answered = self._asked = time.monotonic()
             self.ready.set()
             while not self._ending.wait(_BEAT):
                 if self._is_broken(ray):
-                    self.failed = "its processes ended unexpectedly"
+                    silent = f"the cluster at {self._address} does not answer any more"
+                    self.failed = silent if self._address else "its processes ended unexpectedly"
                     break
         except GitpipeError as error:
             self.failed = str(error)
@@ -209,6 +217,8 @@ class RayExecutor:
         if self._address:
             import gitpipe
 
+            if not answers(self._address, _ANSWER_LIMIT):  # Ray itself would try for minutes
+                raise StageFailed(f"nothing answers at gitpipe.rayAddress {self._address}")
             ray.init(self._address, runtime_env={"py_modules": [str(Path(gitpipe.__file__).parent)]}, **quiet)
         else:
             sweep_sessions()
@@ -239,10 +249,19 @@ class RayExecutor:
         if not ray.is_initialized() or node is None:
             return True
         if self._address:
-            return False
+            return self._is_silent()
         processes = node.all_processes
         return any(info.process.poll() is not None
                    for kind in ("gcs_server", "raylet") for info in processes.get(kind, ()))  # fmt: skip
+
+    def _is_silent(self) -> bool:
+        """Whether the cluster has not answered for a while; Ray would wait for a day, see `_prepare_environment`."""
+        now = time.monotonic()
+        if now - self._asked > _LOOK:
+            self._asked = now
+            if answers(self._address or "", _LOOK):
+                self._answered = now
+        return now - self._answered > _SILENCE
 
     def _disconnect(self, ray: Any) -> None:
         self.ready.clear()
@@ -276,7 +295,7 @@ class RayExecutor:
             node = self._nodes[number % len(self._nodes)]
             host = self._hosts.get(node)
             if host is None or host.lost:
-                host = self._hosts[node] = _Host(self, self.actor_on(node))
+                host = self._hosts[node] = _Host(self, self._ask(lambda: self.actor_on(node)))
             return host
 
     def lacking(self, stage: Stage) -> str:
@@ -289,7 +308,7 @@ class RayExecutor:
             return ""
         try:
             with self._calling():
-                nodes = [node["Resources"] for node in cluster.nodes() if node["Alive"]]
+                nodes = [node["Resources"] for node in self._ask(cluster.nodes) if node["Alive"]]
         except Exception:  # it is going away, and its watcher will know
             return ""
         if any(all(node.get(name, 0) >= amount for name, amount in asked.items()) for node in nodes):
@@ -315,7 +334,7 @@ class RayExecutor:
                         raise StageFailed(f"pipeline {stage.pipeline} asks for {lacking}: lower its resource_requests")
                 if handle is None:
                     with self._calling():
-                        handle = self._reserving_actor(stage)
+                        handle = self._ask(lambda: self._reserving_actor(stage))
                         placed = handle.sees.remote("", "")
                 with contextlib.suppress(Silent):
                     self.get(placed, _TICK)
@@ -403,6 +422,32 @@ class RayExecutor:
             raise (cause if isinstance(cause, GitpipeError) else StageFailed(_one_line(error))) from None
         except ray.exceptions.RayError as error:
             raise Lost(_one_line(error)) from None
+
+    def _ask(self, call: Callable[[], Any]) -> Any:
+        """What Ray answers itself, asked in a thread of its own: of a cluster that is gone that never comes.
+
+        Raises:
+            Lost: Ray went away.
+        """
+        answer: queue.SimpleQueue[tuple[Any, BaseException | None]] = queue.SimpleQueue()
+
+        def ask() -> None:
+            try:
+                answer.put((call(), None))
+            except BaseException as error:
+                answer.put((None, error))
+
+        threading.Thread(target=ask, name="gitpipe-ray-ask", daemon=True).start()
+        while True:
+            try:
+                value, error = answer.get(timeout=_TICK)
+            except queue.Empty:
+                if self.failed:
+                    raise Lost(f"Ray ended: {self.failed}") from None
+                continue
+            if error is not None:
+                raise error
+            return value
 
     @contextlib.contextmanager
     def _calling(self) -> Iterator[None]:
@@ -680,6 +725,18 @@ def _spread_nodes(nodes: list[dict[str, Any]]) -> list[str]:
 def _one_line(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
+
+
+def answers(address: str, seconds: float) -> bool:
+    """Whether somebody listens at ``HOST:PORT``; of other spellings (``auto``, ``ray://``) Ray alone can tell."""
+    host, _, port = address.rpartition(":")
+    if not host or "/" in host or not port.isdigit():
+        return True
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), seconds).close()
+    except OSError:
+        return False
+    return True
 
 
 def _short_temp() -> str:

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Protocol
 
+from gitpipe.errors import Scarce, of_machine
 from gitpipe.executors import SlotWatcher
 from gitpipe.stage import Result, Task
 
@@ -146,8 +147,14 @@ class Spread:
     def _add_slot(self) -> None:
         number = len(self._threads)
         thread = threading.Thread(target=self._work, args=(number,), name=f"gitpipe-slot-{number}", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:
+            if not self._threads:
+                raise Scarce(of_machine(error) or str(error)) from None
+            self._slots = number  # do with those that there are
+            return
         self._threads.append(thread)
-        thread.start()
 
     def _work(self, number: int) -> None:
         seat: Seat | None = None

@@ -135,7 +135,7 @@ class Result:
         bytes_in, bytes_out: sizes of the input files and of the outputs.
         seconds: wall time of the user's code.
         lost: the worker died under the datum (killed, node gone): not the datum's fault, to be run again.
-        no_space: a disk was full, which another datum may have filled that ran at the same time.
+        no_space: the disk was full, or handles, processes or memory used up: perhaps by datums that ran meanwhile.
         note: something the job should say once ("/train.jl taken from the code tree"), or "".
         environment: what it ran in, the same object for all datums of a worker: ``engine``, ``host``, ``sandbox`` and
             what `gitpipe.stage.surroundings` finds, ``packages`` as lines of ``name==version``.

@@ -8,6 +8,7 @@ folders and ``/run`` are empty there (ssh keys, agents, Docker's socket), except
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import glob
 import json
@@ -19,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from gitpipe.errors import StageFailed, UsageError
+from gitpipe.errors import SCARCE, Scarce, StageFailed, UsageError
 from gitpipe.stage import Stage
 from gitpipe.stage.secret import folders
 from gitpipe.stage.syscalls import seccomp_filter
@@ -84,6 +85,7 @@ def detect(mode: str) -> str:
         mode: ``auto`` takes what there is, ``none`` switches the sandbox off, ``strict`` also closes the network.
 
     Raises:
+        Scarce: there is no handle, process or memory to find out with; ``none`` would be a guess that lasts.
         StageFailed: ``strict`` where bubblewrap does not work.
         UsageError: another mode.
     """
@@ -91,7 +93,10 @@ def detect(mode: str) -> str:
         raise UsageError(f"unknown sandbox mode {mode!r}: use one of {', '.join(MODES)}")
     if mode == "none":
         return "none"
-    reason = _why_not()
+    try:
+        reason = _why_not()
+    except OSError as error:
+        raise Scarce(f"cannot find out whether bubblewrap works here: {error.strerror}; try again later") from error
     if reason and mode == "strict":
         raise StageFailed(f"sandbox strict cannot be had: {reason}; install bubblewrap or set gitpipe.sandbox to auto")
     return "none" if reason else "bubblewrap"
@@ -101,7 +106,10 @@ def describe(mode: str) -> str:
     """The same for `status`, with the reason where there is no sandbox."""
     if mode == "none":
         return "none (switched off)"
-    reason = _why_not()
+    try:
+        reason = _why_not()
+    except OSError as error:
+        return f"unknown ({error.strerror})"
     if reason:
         return f"none ({reason}): user code can write wherever you can"
     said = "bubblewrap, strict: no network, no home, no repository" if mode == "strict" else "bubblewrap"
@@ -135,19 +143,41 @@ def _probe() -> tuple[str, tuple[str, ...], bool]:
 
 
 def _try(before: tuple[str, ...], filtered: bool) -> str:
-    """Why a sandbox cannot be started so, or ""."""
+    """Why a sandbox cannot be started so, or "".
+
+    Raises:
+        OSError: that cannot be told now, since handles, processes or memory are used up.
+    """
     with contextlib.ExitStack() as stack:
         fds = [stack.enter_context(open_filter())] if filtered else []
         argv = [*before, _bwrap(), *_ISOLATE, *_filtered(fds), *_root(_usual_masks()), "--", "/bin/sh", "-c", "exit 0"]
         try:
             done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=20, env={}, check=False,
                                   pass_fds=fds)  # fmt: skip
-        except (OSError, subprocess.TimeoutExpired) as error:
+        except subprocess.TimeoutExpired as error:
+            return str(error)
+        except OSError as error:
+            if error.errno in SCARCE:
+                raise
             return str(error)
     if done.returncode == 0:
         return ""
     said = done.stderr.decode(errors="replace").strip().splitlines()
+    raise_scarce(said[-1] if said else "")
     return said[-1] if said else f"exit status {done.returncode}"
+
+
+def raise_scarce(said: str) -> None:
+    """Raise what bubblewrap ended for if it is handles, processes or memory, by its last words.
+
+    Not "no space", by which kernels say that they allow no namespaces at all.
+
+    Raises:
+        OSError: it is.
+    """
+    for number in (errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM):
+        if said.endswith(os.strerror(number)):
+            raise OSError(number, said)
 
 
 def _private_mounts() -> tuple[str, ...]:

@@ -49,10 +49,19 @@ class Slot:
         self.out = f"{path}/pfs/out"
         self.tmp = f"{path}/tmp"
         self.home = f"{path}/home"
-        for folder in (self.out, self.tmp, self.home):
-            os.makedirs(folder, exist_ok=True)
-        self._lock = os.open(f"{path}/lock", os.O_RDWR | os.O_CREAT, 0o600)
+        os.makedirs(path, exist_ok=True)
+        try:
+            self._lock = os.open(f"{path}/lock", os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError:
+            os.rmdir(path)  # all that can be done where no file handle is left
+            raise
         fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        try:
+            for folder in (self.out, self.tmp, self.home):
+                os.makedirs(folder, exist_ok=True)
+        except OSError:
+            self.remove()
+            raise
 
     def place(self, task: Task, cache: str, copies: bool) -> int:
         """Make the task's inputs appear; their bytes.
@@ -189,7 +198,11 @@ def kill_marked(slots: Sequence[str]) -> None:
     if not slots or not os.path.isdir("/proc/self"):
         return
     wanted = {f"{MARK}={slot}".encode("utf-8", "surrogateescape") for slot in slots}
-    for name in os.listdir("/proc"):
+    try:
+        names = os.listdir("/proc")
+    except OSError:  # no file handle is left: what to kill is not to be found
+        return
+    for name in names:
         if not name.isdigit():
             continue
         with contextlib.suppress(OSError):
@@ -204,7 +217,7 @@ def _abandoned(path: str) -> bool:
         lock = os.open(f"{path}/lock", os.O_RDWR)
     except OSError:
         try:
-            return time.time() - os.stat(path).st_mtime > _GRACE
+            return abs(time.time() - os.stat(path).st_mtime) > _GRACE  # the clock may have been put back
         except OSError:
             return False
     try:

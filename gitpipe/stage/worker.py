@@ -6,6 +6,7 @@ which datums there are.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
 import json
@@ -23,7 +24,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from gitpipe.errors import BadData, StageFailed
+from gitpipe.errors import SCARCE, BadData, StageFailed
 from gitpipe.stage import MAX_LOG, Result, Stage, Task
 from gitpipe.stage import outputs as outputs_
 from gitpipe.stage import secret as secret_
@@ -42,6 +43,7 @@ from gitpipe.stage.sandbox import (
     inherited_environment,
     library_environment,
     open_filter,
+    raise_scarce,
 )
 from gitpipe.stage.slot import MARK, Slot, kill_marked
 from gitpipe.stage.surroundings import surroundings
@@ -89,15 +91,20 @@ class Worker:
         self._cache = str(stage.cache_dir)
         self._copies = stage.writable_inputs or not self._sandboxed
         self._alias = ""
-        self._paths = PathMap() if self._sandboxed else self._real_paths()
-        self._command = self._box.command if self._box else prepare(stage, self._paths, self._sandboxed)
         self._rescue: Command | None = None
-        if stage.err_cmd:
-            # A Python that is kept is there for the command; what handles errors is a process of its own.
-            handler = dataclasses.replace(stage, cmd=stage.err_cmd, stdin=stage.err_stdin, callable="", preload=False)
-            box = Box(handler, str(slot_dir)) if self._box else None
-            self._rescue = box.command if box else prepare(handler, self._paths, self._sandboxed)
-        self._env = self._environment(inherited_environment() if environ is None else environ)
+        with contextlib.ExitStack() as undo:
+            undo.callback(self._slot.remove)
+            self._paths = PathMap() if self._sandboxed else self._real_paths()
+            self._command = self._box.command if self._box else prepare(stage, self._paths, self._sandboxed)
+            if stage.err_cmd:
+                # A Python that is kept is there for the command; what handles errors is a process of its own.
+                handle = dataclasses.replace(
+                    stage, cmd=stage.err_cmd, stdin=stage.err_stdin, callable="", preload=False
+                )
+                box = Box(handle, str(slot_dir)) if self._box else None
+                self._rescue = box.command if box else prepare(handle, self._paths, self._sandboxed)
+            self._env = self._environment(inherited_environment() if environ is None else environ)
+            undo.pop_all()
         self._way = ""
         self._agent: _Agent | None = None
         self._place: dict[str, str] = {}
@@ -129,8 +136,8 @@ class Worker:
             return Result(task.datum, error=f"the worker ended while it ran: {error}", lost=True)
         except OSError as error:
             self.close()
-            said = f"cannot start a worker for pipeline {self._stage.pipeline}: {error}"
-            return self._result(task, error=said, no_space=error.errno == errno.ENOSPC)
+            said = f"cannot start a worker for pipeline {self._stage.pipeline}: {error.strerror or error}"
+            return self._result(task, error=said, no_space=error.errno in SCARCE)
         except StageFailed:
             self.close()
             raise
@@ -157,7 +164,7 @@ class Worker:
         except OSError as bad:
             self._clean()
             error = f"cannot prepare or store the datum's files: {bad}"
-            return self._result(task, error=error, no_space=bad.errno == errno.ENOSPC)
+            return self._result(task, error=error, no_space=bad.errno in SCARCE)
         self._clean()
         return self._result(
             task,
@@ -376,6 +383,7 @@ class _Agent:
             if code == -signal.SIGKILL:
                 raise
             why = said_last(Path(stderr).read_bytes(), code)
+            raise_scarce(why)
             raise StageFailed(f"cannot start a worker for pipeline {pipeline}: {why}") from None
 
     def ask(self, request: dict[str, Any], live: Live) -> tuple[dict[str, Any], bytes]:
@@ -464,6 +472,10 @@ def spawn(argv: list[str], env: dict[str, str], stderr: int, fds: tuple[int, ...
 
     It is started by one thread that never ends: the kernel's parent-death signal comes when the *thread* that started
     a process ends, so that workers started by a job's thread would die with the job.
+
+    Raises:
+        StageFailed: it cannot be started.
+        OSError: there is no handle, process or memory for it now.
     """
 
     def start() -> subprocess.Popen[bytes]:
@@ -483,6 +495,8 @@ def spawn(argv: list[str], env: dict[str, str], stderr: int, fds: tuple[int, ...
     _spawner_queue().put((start, answer))
     outcome = answer.get()
     if isinstance(outcome, OSError):
+        if outcome.errno in SCARCE:
+            raise outcome
         raise StageFailed(f"cannot start {argv[0]}: {outcome.strerror}")
     process: subprocess.Popen[bytes] = outcome
     return process

@@ -250,6 +250,17 @@ class TestOutput:
         assert "as data/t and 1 more are changed in it" in desk.pipe("status")
         assert copied.files() == {"t": "mine", "u": "mine"}
 
+    def test_one_that_was_checked_out_with_the_hooks_off(self, desk: Desk, copied: Desk, sh: Shell) -> None:
+        """I6: it follows like others, or is named; else the next `git commit -a` there would take a result back."""
+        sh("git worktree remove --force ../copied && GITPIPE=0 git worktree add -q ../plain copied", desk.top)
+        plain = Desk(desk.top.parent / "plain")
+        assert not plain.data.exists()
+        put(desk, "t", "2")
+        assert plain.git("status", "--porcelain") == ""
+        assert plain.files() == {"t": "2"}
+        put(desk, "u", "1")
+        assert plain.files() == {"t": "2", "u": "1"}
+
 
 class TestRebase:
     @pytest.mark.parametrize("backend", ["--merge", "--apply"])

@@ -304,14 +304,14 @@ def test_a_job_that_is_publishing_is_not_stopped_half(lab: Lab, monkeypatch: pyt
         except Refused as error:
             said.append(str(error))
 
-    def slowly(repo: Repo, updates: list, reason: str) -> bool:  # type: ignore[type-arg]
+    def slowly(repo: Repo, updates: list, reason: str, **more: bool) -> bool:  # type: ignore[type-arg]
         if reason.startswith("gitpipe: job "):
             stopper.start()
-            done = update(repo, updates, reason)
+            done = update(repo, updates, reason, **more)
             stopper.join(1.0)  # it has to wait: nobody is told that a job was stopped whose result is there
             assert said == []
             return done
-        return update(repo, updates, reason)
+        return update(repo, updates, reason, **more)
 
     stopper = threading.Thread(target=stop, daemon=True)
     monkeypatch.setattr(Repo, "update_refs", slowly)

@@ -181,10 +181,10 @@ class Branches:
         for tree in self.repo.worktrees():
             if tree.ref == ref:
                 raise Refused(f"{name}@{branch} is checked out in {tree.top}: switch to another branch there first")
-        gone = RefUpdate(ref, None, old)
+        gone = [RefUpdate(ref, None, old), *self.data.drop_open(git_branch(name, branch))]
         if git_branch(name, branch) in self.data.pipelines.set_triggers(self.data.pipelines.head()):
-            self._set_trigger(name, branch, None, [gone])
-        elif not self.repo.update_refs([gone], f"gitpipe: delete-branch {name}@{branch}"):
+            self._set_trigger(name, branch, None, gone)
+        elif not self.repo.update_refs(gone, f"gitpipe: delete-branch {name}@{branch}"):
             raise Refused(f"branch {branch} of {name} was moved by somebody else just now: run the command again")
         self.data.nudge()
 

@@ -7,21 +7,21 @@ from __future__ import annotations
 
 import builtins
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO
 
 from gitpipe.clock import Clock
-from gitpipe.commit import DEFAULT_BRANCH, check_name, repo_of
+from gitpipe.commit import DEFAULT_BRANCH, SPEC_BRANCH, check_name, repo_of
 from gitpipe.dag import make_dag
 from gitpipe.errors import BadSpec, GitpipeError, NotFound, Refused
 from gitpipe.graph import cron_repos, reads
 from gitpipe.journal import JobState, Journal
 from gitpipe.pipelines import (
-    STOPPED,
     LooseOrigin,
     Origin,
+    Overtaken,
     Pipeline,
     PipelineStore,
     Source,
@@ -29,12 +29,15 @@ from gitpipe.pipelines import (
     absent_scripts,
     new_salt,
 )
-from gitpipe.reconcile import Reconciler
+from gitpipe.provenance import closure
+from gitpipe.reconcile import Reconciler, Unready
 from gitpipe.repo import HEADS, RefUpdate, Repo
 from gitpipe.spec import Spec, load_specs
 from gitpipe.views import DagInfo, PipelineInfo
 
 MAX_SPEC = 10 << 20
+SHORT = 12
+MAX_TRIES = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,17 +189,21 @@ class Catalog:
         return Plan(tuple(found), sources, notes, created, changed, head)
 
     def _put(self, plan: Plan, verb: str) -> list[str]:
-        if plan.changed:
+        who = self.repo.user() if plan.changed else None
+        # Trust first: once they stand on `__spec__` the runner may look, and passes over one that may not run here.
+        self.store.trust([p.version for p in plan.pipelines])
+        if who is not None:
             self.store.put(
                 {p.name: p.version for p in plan.pipelines if p.name in plan.changed},
                 {name: plan.sources[name] for name in plan.changed},
                 f"{verb} {', '.join(sorted(plan.changed))}",
-                self.repo.user(),
+                who,
                 dvc_config=self._dvc_config(),
                 expect=plan.head,
                 also=self._branches(plan),
             )
-        self.store.trust([p.version for p in plan.pipelines])
+        for name in plan.created:
+            self.store.start(name)  # who stopped one of that name, stopped another one
         self.nudge()
         return [*plan.notes, *(f"{p.name}: {plan.word(p.name)}" for p in plan.pipelines)]
 
@@ -232,9 +239,21 @@ class Catalog:
         Raises:
             Refused: another pipeline reads it, or its branch is checked out.
         """
-        self.store.get(name)
-        head = self.store.head()
+        for _ in range(MAX_TRIES):
+            head = self.store.head()
+            try:
+                return self._delete(name, head, keep_repo, force)
+            except Overtaken:
+                if self.store.head() != head:
+                    raise
+                # Else a job that was just publishing, or a tick, has moved a branch that is to go.
+        raise GitpipeError(f"the branches of {name} keep moving: `gitpipe stop-pipeline {name}` first")
+
+    def _delete(self, name: str, head: str | None, keep_repo: bool, force: bool) -> builtins.list[str]:
         specs = {n: p.spec for n, p in self.store.all(head).items()}
+        if name not in specs:
+            self.store.get(name)
+            raise Overtaken(f"{SPEC_BRANCH} was changed by somebody else just now: run the command again")
         branch = specs[name].output
         readers = sorted(n for n, s in specs.items() if branch in reads(s))
         if readers and not force:
@@ -244,28 +263,26 @@ class Catalog:
             on = (tree.ref or "").removeprefix(HEADS)
             if on in branches:
                 raise Refused(f"{on} is checked out in {tree.top}: switch to another branch there first")
-        self.store.put({name: None}, {}, f"delete-pipeline {name}", self.repo.user(), expect=head)
+        tips = {HEADS + each: self.repo.ref(HEADS + each) for each in branches}
+        gone = [RefUpdate(ref, None, tip) for ref, tip in tips.items() if tip]
+        self.store.put({name: None}, {}, f"delete-pipeline {name}", self.repo.user(), expect=head, also=gone)
+        self.store.start(name)
         self.journal.forget_pipeline(name)
-        for branch in branches:
-            while tip := self.repo.ref(HEADS + branch):
-                # A job that was just publishing, or a tick, may move it once more; afterwards `__spec__` stops it.
-                self.repo.update_refs([RefUpdate(HEADS + branch, None, tip)], f"gitpipe: delete-pipeline {name}")
+        self.reconciler.hold(name)  # a new one of that name is to run, be it the same to the byte
         self.nudge()
         made = branches if keep_repo else branches[1:]
-        gone = f", and with it {', '.join(made)}" if made else ""
-        return [f"{name}: deleted{gone}" + (" (its repo is kept)" if keep_repo else "")]
+        others = f", and with it {', '.join(made)}" if made else ""
+        return [f"{name}: deleted{others}" + (" (its repo is kept)" if keep_repo else "")]
 
     def stop(self, name: str) -> None:
         """No more jobs for this pipeline until `start`."""
         self.store.get(name)
-        if name not in self.store.stopped():
-            self.repo.add_config(STOPPED, name)
+        self.store.stop(name)
 
     def start(self, name: str) -> None:
         """Let a stopped pipeline run again; what it missed is caught up."""
         self.store.get(name)
-        if name in self.store.stopped():
-            self.repo.git("config", "--local", "--unset", STOPPED, f"^{name}$")
+        self.store.start(name)
         self.nudge()
 
     def run(self, name: str) -> list[str]:
@@ -277,10 +294,43 @@ class Catalog:
         self.nudge()
         if again:
             return [f"{name}: runs again"]
-        newest = self.journal.jobs("pipeline = ?", [name], "ORDER BY set_id DESC LIMIT 1")
-        if newest and not newest[0].state.over:
-            return [f"{name}: a job is {newest[0].state.value} already"]
+        newest = self.journal.newest(name)
+        if newest and not newest.state.over:
+            return [f"{name}: a job is {newest.state.value} already"]
         return [f"{name}: nothing to do, its newest job succeeded (update-pipeline --reprocess runs it all again)"]
+
+    def run_on(self, name: str, picked: Mapping[str, str]) -> builtins.list[str]:
+        """Run a pipeline on chosen commits; the output commit goes on no branch, and is kept (I8).
+
+        Args:
+            picked: git branch -> commit, of one or more of its inputs; see `Reconciler.choose` for the others.
+
+        Raises:
+            Refused: the pipeline may not run here, does not read such a branch, or the commits do not fit together.
+        """
+        pipeline = self.store.get(name)
+        trusted, stopped = self.store.trusted_and_stopped()
+        if name in stopped:
+            raise Refused(f"{name} is stopped: `gitpipe start-pipeline {name}`")
+        if pipeline.version not in trusted:
+            raise Refused(f"{name} came from elsewhere and does not run here: `gitpipe trust`")
+        for branch in picked.keys() - reads(pipeline.spec):
+            inputs = ", ".join(sorted(reads(pipeline.spec)))
+            raise Refused(f"{name} does not read {branch}: choose commits of {inputs}")
+        chosen = self.reconciler.choose(pipeline, picked)
+        parts = self.reconciler.chosen_inputs(pipeline, chosen)
+        if isinstance(parts, Unready):
+            raise Refused(f"{name} cannot run on these: {parts.reason}; choose commits that were made from the same")
+        there = self.reconciler.made_before(pipeline, closure(parts))
+        if there:
+            return [f"{name}: nothing to do, {name}@{there[:SHORT]} is the result of these commits"]
+        on = ", ".join(f"{branch}@{sha[:SHORT]}" for branch, sha in sorted(chosen.items()))
+        self.journal.add_aside(f"run-pipeline {name} on {on}", chosen, name, pipeline.version)
+        self.nudge()
+        return [
+            f"{name}: runs on {on}; the branch {pipeline.spec.output} stays as it is: `gitpipe wait`, and "
+            f"`gitpipe list-job -p {name}` names the output commit"
+        ]
 
     def run_cron(self, name: str) -> builtins.list[str]:
         """Make a tick of a pipeline's cron inputs now; see `Clock.run_cron`."""
@@ -324,7 +374,7 @@ class Catalog:
         if pipeline.version not in trusted:
             return "untrusted"
         last = self.journal.jobs(
-            "pipeline = ? AND state NOT IN ('queued', 'running', 'superseded')",
+            "pipeline = ? AND state NOT IN ('queued', 'running', 'superseded') AND set_id > 0",
             [pipeline.name],
             "ORDER BY set_id DESC LIMIT 1",
         )

@@ -99,6 +99,7 @@ class DataRepos:
             if tree.ref in mine:
                 raise Refused(f"{name} is checked out in {tree.top}: switch to another branch there first")
         moves = [RefUpdate(ref, None, sha) for ref, sha in {**heads, **mine}.items()]
+        moves += [move for ref in mine for move in self.drop_open(ref.removeprefix(HEADS))]
         head = self.pipelines.head()
         triggers = dict.fromkeys(b for b in self.pipelines.set_triggers(head) if repo_of(b)[0] == name)
         if triggers:
@@ -474,6 +475,10 @@ class DataRepos:
             else:
                 merged.pop(path, None)
         return write_tree(self.repo, self.blobs, dict(sorted(merged.items())), base=head)
+
+    def drop_open(self, branch: str) -> list[RefUpdate]:
+        """The moves that take the open commits of a branch away, with it: another of its name is to begin without."""
+        return [RefUpdate(OPEN + commit_id, None, sha) for commit_id, sha in self._open_on(branch)]
 
     def _open_on(self, branch: str) -> list[tuple[str, str]]:
         """(id, sha) of the open commits on a branch."""

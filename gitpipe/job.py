@@ -123,7 +123,7 @@ class JobRunner:
             return None
         if isinstance(work, JobState):
             return work
-        halted = _Halt(self.journal, seq, stopped, work.pipeline.spec.job_timeout)
+        halted = _Halt(self.journal, seq, stopped, work.pipeline.spec.job_timeout, lambda: self._outdated(work))
         try:
             self._choose_image(work, halted)
             work.all = cut(self.repo, self.blobs, work.pipeline, (ref for ref, _ in work.parts))
@@ -139,14 +139,21 @@ class JobRunner:
             return self._failed(work, str(error))
         finally:
             self.logs.settle(seq)
-        if output is None:
-            self.journal.drop_job(seq)
-            return None
-        self.journal.update_job(
-            seq, state=JobState.SUCCESS, finished=time.time(), output=output, notes=work.notes, **work.counts
-        )
+        if not work.job.aside:
+            # Only what is new: the journal's cost is to follow the change, too (I10).
+            self.journal.remember_datums(work.pipeline.name, work.lines.items(), committed=True)
+            self.journal.set_indexed_head(work.pipeline.name, output)
         point("job-finished")
         return JobState.SUCCESS
+
+    def _outdated(self, work: Work) -> bool:
+        """Whether the pipeline was updated or deleted since the job began: nobody waits for its result any more."""
+        head = self.pipelines.head()
+        if head != work.spec_head:
+            if self.pipelines.versions(head).get(work.pipeline.name) != work.origin.version:
+                return True
+            work.spec_head = head
+        return False
 
     def _failed(self, work: Work, reason: str) -> JobState:
         self.journal.update_job(
@@ -155,14 +162,21 @@ class JobRunner:
         return JobState.FAILED
 
     def _halted(self, work: Work, halt: _Halt) -> JobState | None:
-        """A job that was ended: by a person or its timeout it is over, else it waits for the next runner."""
+        """A job that was ended: by a person or its timeout it is over, else it waits for the next runner.
+
+        One whose pipeline is another one now is forgotten, or waits until the reconciler has found that out.
+        """
         job = self.journal.job(work.job.seq)
         if job is not None and job.state is JobState.KILLED:
             return JobState.KILLED
         if halt.timed_out:
             self.blobs.sync()
             return self._failed(work, f"timed out after {spelled(work.pipeline.spec.job_timeout or 0)}")
-        self.journal.update_job(work.job.seq, state=JobState.QUEUED)
+        with self.journal.transaction():
+            if self._outdated(work) and self.reconciler.knows(work.pipeline.name):
+                self.journal.drop_job(work.job.seq)  # those that stand for it are queued
+            else:
+                self.journal.update_job(work.job.seq, state=JobState.QUEUED)
         return None
 
     def _choose_image(self, work: Work, stopped: Callable[[], bool]) -> None:
@@ -206,11 +220,15 @@ class JobRunner:
         if version != job.version and version not in self.pipelines.trusted():
             self.journal.drop_job(seq)
             return None
-        parts = self.reconciler.inputs_of(pipeline, job.set_id)
+        if job.aside:
+            parts = self.reconciler.chosen_inputs(pipeline, self.journal.sources(job.set_id))
+        else:
+            parts = self.reconciler.inputs_of(pipeline, job.set_id)
         if isinstance(parts, Unready):
             return self._not_ready(seq, parts)
         above = closure(parts)
-        parent = self.repo.ref(HEADS + pipeline.spec.output)
+        # On chosen commits it has no parent: what the branch holds meanwhile is not to change its commit (I4).
+        parent = None if job.aside else self.repo.ref(HEADS + pipeline.spec.output)
         head = read_origin(self.repo.commit(parent).message) if parent else Origin()
         if parent and head.key == (version, above):
             self._already_done(job, parent, head)
@@ -282,7 +300,7 @@ class JobRunner:
     def _skip_known(self, work: Work) -> None:
         """Take what an earlier output commit, or a job that failed later, has made of the same datums."""
         name = work.pipeline.name
-        self._index_history(name, work.parent)
+        self._index_history(name, self.repo.ref(HEADS + work.pipeline.spec.output) if work.job.aside else work.parent)
         work.before = read_standing(self.repo, self.blobs, work.parent, name)
         labels = _Labels()
         if work.before.whole:
@@ -619,10 +637,18 @@ class JobRunner:
         one, two = few(describe(work.all[owner[clash]])), few(describe(work.all[owner[inside]]))
         return Failed(f"datum {one} writes the file {clash} where datum {two} writes a folder")
 
-    def _publish(self, work: Work, listing: Listing) -> str | None:
-        """Write blobs, then objects, then move the ref (I7); the output commit, or None: the pipeline was deleted."""
+    def _publish(self, work: Work, listing: Listing) -> str:
+        """Write blobs, then objects, then move the ref (I7); the output commit.
+
+        Raises:
+            Stopped: it was ended by `stop-job`, or its pipeline was updated or deleted.
+        """
         index = self._index(work)
         point("blobs-written")
+        if work.job.aside:
+            work.notes.setdefault(
+                f"it ran on chosen commits, and its output commit is not on {work.pipeline.spec.output}"
+            )
         record = json.dumps(self._job_record(work), indent=1, sort_keys=True) + "\n"
         extra = {
             ".gitpipe/job.json": Entry(BLOB, self.repo.write_blob(record.encode())),
@@ -640,7 +666,7 @@ class JobRunner:
         commit = self.repo.write_commit(tree, [work.parent] if work.parent else [], message, who)
         keep_ref = KEEP + work.pipeline.name
         keep_old = self.repo.ref(keep_ref)
-        keep = self._keep(work, keep_old, who)
+        keep = self._keep(work, keep_old, commit, who)
         note = self._note(work, commit)
         with self.locked():
             lost = self.blobs.missing([*listing.values(), *index.values()])
@@ -649,15 +675,24 @@ class JobRunner:
             self.blobs.sync()
             self.repo.sync()
             point("before-ref")
-            now = self.journal.job(work.job.seq)
-            if now is not None and now.state is JobState.KILLED:
-                raise Stopped
-            if not self._move(work, commit, keep_ref, keep, keep_old, note):
-                return None
-        point("after-ref")
-        # Only what is new: the journal's cost is to follow the change, too (I10).
-        self.journal.remember_datums(work.pipeline.name, work.lines.items(), committed=True)
-        self.journal.set_indexed_head(work.pipeline.name, commit)
+            with self.journal.transaction():  # `stop-job` comes before all of it, or finds that the job is over
+                now = self.journal.job(work.job.seq)
+                if now is not None and now.state is JobState.KILLED:
+                    raise Stopped
+                noted = self._move(work, commit, keep_ref, keep, keep_old, note)
+                point("after-ref")
+                self.journal.update_job(
+                    work.job.seq,
+                    state=JobState.SUCCESS,
+                    finished=time.time(),
+                    output=commit,
+                    notes=work.notes,
+                    **work.counts,
+                )
+        self.repo.settle()
+        if not noted:
+            with contextlib.suppress(GitpipeError):
+                self.records.add(commit, *self._run_record(work))
         return commit
 
     def _note(self, work: Work, commit: str) -> RefUpdate | None:
@@ -690,38 +725,43 @@ class JobRunner:
     def _move(
         self, work: Work, commit: str, keep_ref: str, keep: str, keep_old: str | None, note: RefUpdate | None
     ) -> bool:
-        """Move the output branch, if its pipeline still is; False where it is not.
+        """Move the output branch, if its pipeline still is; whether the note went along, in the same transaction.
 
-        The note goes along, in the same transaction; where it is what stops that, it is given another chance after.
+        Where it is the note that stops that, it is given another chance later.  So is what a gc takes away: this is
+        called with the journal locked.
 
         Raises:
+            Stopped: the pipeline was deleted or updated meanwhile.
             Failed: somebody else moved the output branch.
         """
         name, branch = work.pipeline.name, work.pipeline.spec.output
         for _ in range(10):
             spec_head = self.pipelines.head()
             if self.pipelines.versions(spec_head).get(name) != work.origin.version:
-                return False  # deleted or updated meanwhile; what its datums made is kept
+                raise Stopped  # deleted or updated meanwhile; what its datums made is kept
             moves = [
-                RefUpdate(HEADS + branch, commit, work.parent),
+                *([] if work.job.aside else [RefUpdate(HEADS + branch, commit, work.parent)]),
                 RefUpdate(keep_ref, keep, keep_old),
                 RefUpdate(SPEC_REF, spec_head, spec_head),
             ]
             reason = f"gitpipe: job {work.origin.job}"
             with contextlib.suppress(GitpipeError):
-                if note and self.repo.update_refs([*moves, note], reason):
+                if note and self.repo.update_refs([*moves, note], reason, settle=False):
                     return True
-            if self.repo.update_refs(moves, reason):
-                with contextlib.suppress(GitpipeError):
-                    self.records.add(commit, *self._run_record(work))
-                return True
-            if self.repo.ref(HEADS + branch) != work.parent or self.repo.ref(keep_ref) != keep_old:
+            if self.repo.update_refs(moves, reason, settle=False):
+                return False
+            astray = not work.job.aside and self.repo.ref(HEADS + branch) != work.parent
+            if astray or self.repo.ref(keep_ref) != keep_old:
                 raise Failed(f"branch {branch} was moved by somebody else while the job ran: run-pipeline {name}")
         raise Failed(f"{SPEC_BRANCH} keeps changing: run-pipeline {name} when it has come to rest")
 
-    def _keep(self, work: Work, before: str | None, who: Signature) -> str:
-        """One more link of the chain that keeps every commit of the provenance, and the spec's tree, alive (I8)."""
-        parents = [*([before] if before else []), *dict.fromkeys(r.sha for r in work.origin.provenance)]
+    def _keep(self, work: Work, before: str | None, output: str, who: Signature) -> str:
+        """One more link of the chain that keeps every commit of the provenance, and the spec's tree, alive (I8).
+
+        And an output commit that is on no branch.
+        """
+        kept = dict.fromkeys([*([output] if work.job.aside else []), *(r.sha for r in work.origin.provenance)])
+        parents = [*([before] if before else []), *kept]
         tree = self.repo.write_tree({work.pipeline.name: Entry("040000", work.origin.version)})
         return self.repo.write_commit(tree, parents, KEPT_JOB.format(work.pipeline.name, work.origin.job) + "\n", who)
 
@@ -750,6 +790,9 @@ class JobRunner:
 
         A recovered datum is one that the commit has not: of a deterministic stage it is the same everywhere.
         """
+        if work.job.aside:  # it has no earlier one
+            recovered = {"recovered": len(work.recovered)} if work.recovered else {}
+            return {"processed": len(work.all) - len(work.recovered), "skipped": 0, **recovered}
         # One that an earlier commit holds ran again only because what it had made then was lost.
         again = self.journal.known_datums(work.pipeline.name, work.recovered)
         skipped = work.committed - sum(committed for _, committed in again.values())
@@ -806,16 +849,23 @@ class _Done:
 
 
 class _Halt:
-    """Whether a job is to end, or datums of it: the runner ends, its time is over, or a person says so (``stop-job``,
-    ``restart-datum``), which is asked for now and then only.
+    """Whether a job is to end, or datums of it: the runner ends, its time is over, its pipeline is another one by now,
+    or a person says so (``stop-job``, ``restart-datum``), which is asked for now and then only.
 
     Attributes:
         timed_out: it is its timeout that ends it, counted from when this runner began it.
         restarted: datums that ``restart-datum`` has named: if they are lost from now on, that is why.
     """
 
-    def __init__(self, journal: Journal, seq: int, stopped: Callable[[], bool], timeout: float | None) -> None:
-        self._journal, self._seq, self._stopped = journal, seq, stopped
+    def __init__(
+        self,
+        journal: Journal,
+        seq: int,
+        stopped: Callable[[], bool],
+        timeout: float | None,
+        outdated: Callable[[], bool],
+    ) -> None:
+        self._journal, self._seq, self._stopped, self._outdated = journal, seq, stopped, outdated
         self._killed = self.timed_out = False
         self.restarted: set[str] = set()
         self._to_restart: set[str] = set()
@@ -832,7 +882,7 @@ class _Halt:
         if not self._killed and now - self._asked > KILL_SECONDS:
             self._asked = now
             job = self._journal.job(self._seq)
-            self._killed = job is not None and job.state is JobState.KILLED
+            self._killed = (job is not None and job.state is JobState.KILLED) or self._outdated()
             self._to_restart |= self._journal.take_restarts(self._seq)
         return self._killed or self._stopped()
 

@@ -73,6 +73,9 @@ JOB = """jobs.*, COALESCE((SELECT name FROM images WHERE images.seq = jobs.seq),
 MANY = 1000
 """Datums, from which on reading all is quicker than asking for them."""
 
+FIRST_ASIDE = -(1 << 62)
+"""The sets of jobs on chosen commits count up from here: below 0 for ever."""
+
 ROOM = 1 << 16
 """Bytes that SQLite needs beside its file to open it at all."""
 
@@ -121,6 +124,11 @@ class JobRow:
     image: str = ""  # that the spec names
     image_id: str = ""  # what it stood for, or ``host`` where the host's programs were used
     recovered: int = 0
+
+    @property
+    def aside(self) -> bool:
+        """Whether it runs on chosen commits, beside the commit sets: its result moves no branch."""
+        return self.set_id < 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -322,6 +330,19 @@ class Journal:
         )
         return set_id
 
+    def add_aside(self, cause: str, sources: Mapping[str, str], pipeline: str, version: str) -> None:
+        """Queue a job on chosen commits, in a set of its own that comes before all others and counts for none."""
+        with self.transaction() as db:
+            row = db.execute("SELECT COALESCE(MAX(id), ?) FROM sets WHERE id < 0", (FIRST_ASIDE,)).fetchone()
+            db.execute(
+                "INSERT INTO sets (id, cause, sources, created) VALUES (?, ?, ?, ?)",
+                (row[0] + 1, cause, json.dumps(dict(sources)), time.time()),
+            )
+            db.execute(
+                "INSERT INTO jobs (set_id, pipeline, version, state) VALUES (?, ?, ?, ?)",
+                (row[0] + 1, pipeline, version, JobState.QUEUED.value),
+            )
+
     def sources(self, set_id: int) -> dict[str, str]:
         """The source branches of a set: branch -> sha."""
         row = self.db.execute("SELECT sources FROM sets WHERE id = ?", (set_id,)).fetchone()
@@ -334,7 +355,7 @@ class Journal:
 
     def newest_set(self) -> int:
         """The id of the newest set, 0 where there is none."""
-        return int(self.db.execute("SELECT COALESCE(MAX(id), 0) FROM sets").fetchone()[0])
+        return int(self.db.execute("SELECT COALESCE(MAX(id), 0) FROM sets WHERE id > 0").fetchone()[0])
 
     # -- jobs --------------------------------------------------------------------------------------------------------
 
@@ -354,15 +375,26 @@ class Journal:
         """Queued and running jobs, in order."""
         return self.jobs("state IN ('queued', 'running')", tail="ORDER BY set_id, seq")
 
+    def unfinished_aside(self) -> list[JobRow]:
+        """Queued and running jobs on chosen commits, in order."""
+        return self.jobs("state IN ('queued', 'running') AND set_id < 0", tail="ORDER BY set_id")
+
     def queue(self, pipeline: str) -> list[JobRow]:
-        """The jobs of a pipeline that are not over, the oldest first."""
-        return self.jobs("pipeline = ? AND state IN ('queued', 'running')", [pipeline], "ORDER BY set_id, seq")
+        """The jobs of a pipeline in the commit sets that are not over, the oldest first."""
+        return self.jobs(
+            "pipeline = ? AND state IN ('queued', 'running') AND set_id > 0", [pipeline], "ORDER BY set_id, seq"
+        )
+
+    def newest(self, pipeline: str) -> JobRow | None:
+        """The job of a pipeline in the newest of the commit sets that it has a part in."""
+        rows = self.jobs("pipeline = ? AND set_id > 0", [pipeline], "ORDER BY set_id DESC LIMIT 1")
+        return rows[0] if rows else None
 
     def first_unfinished(self) -> dict[str, JobRow]:
-        """Pipeline -> its oldest job that is not over: the only one of it that may run (k-1 before k)."""
+        """Pipeline -> its oldest job in the sets that is not over: the only one there that may run (k-1 before k)."""
         rows = self.jobs(
             "seq IN (SELECT seq FROM (SELECT seq, MIN(set_id) FROM jobs WHERE state IN ('queued', 'running') "
-            "GROUP BY pipeline))",
+            "AND set_id > 0 GROUP BY pipeline))",
             tail="ORDER BY set_id, seq",
         )
         return {row.pipeline: row for row in rows}
@@ -433,8 +465,8 @@ class Journal:
     def last_good(self, pipeline: str, set_id: int) -> str | None:
         """The output commit of `pipeline` as of a set: that of its newest successful job at or before it."""
         row = self.db.execute(
-            "SELECT output FROM jobs WHERE pipeline = ? AND set_id <= ? AND state = 'success' AND output IS NOT NULL "
-            "ORDER BY set_id DESC, seq DESC LIMIT 1",
+            "SELECT output FROM jobs WHERE pipeline = ? AND set_id BETWEEN 1 AND ? AND state = 'success' "
+            "AND output IS NOT NULL ORDER BY set_id DESC, seq DESC LIMIT 1",
             (pipeline, set_id),
         ).fetchone()
         return str(row[0]) if row else None
@@ -442,16 +474,16 @@ class Journal:
     def newest_over(self, pipeline: str, set_id: int) -> JobRow | None:
         """The newest job of `pipeline` that is over, at or before a set."""
         rows = self.jobs(
-            "pipeline = ? AND set_id <= ? AND state NOT IN ('queued', 'running')",
+            "pipeline = ? AND set_id BETWEEN 1 AND ? AND state NOT IN ('queued', 'running')",
             [pipeline, set_id],
             "ORDER BY set_id DESC, seq DESC LIMIT 1",
         )
         return rows[0] if rows else None
 
     def newest_ended(self) -> list[JobRow]:
-        """The newest job of each pipeline that is over."""
+        """The newest job of each pipeline that is over, in the commit sets."""
         return self.jobs(
-            "seq IN (SELECT MAX(seq) FROM jobs WHERE state NOT IN ('queued', 'running', 'superseded')"
+            "seq IN (SELECT MAX(seq) FROM jobs WHERE state NOT IN ('queued', 'running', 'superseded') AND set_id > 0"
             " GROUP BY pipeline)"
         )
 

@@ -90,6 +90,10 @@ class Source:
         return f"{where}{self.path}"
 
 
+class Overtaken(Refused):
+    """Somebody else changed ``__spec__``, or what was to move with it, first."""
+
+
 class PipelineStore:
     """The branch ``__spec__`` of one repository."""
 
@@ -272,6 +276,16 @@ class PipelineStore:
         """Names of the pipelines that a person stopped."""
         return set(self.repo.config(STOPPED).get(STOPPED, []))
 
+    def stop(self, name: str) -> None:
+        """Keep a pipeline from running here."""
+        if name not in self.stopped():
+            self.repo.add_config(STOPPED, name)
+
+    def start(self, name: str) -> None:
+        """Let it run again, if it was stopped."""
+        if name in self.stopped():
+            self.repo.drop_config(STOPPED, name)
+
     def trusted_and_stopped(self) -> tuple[set[str], set[str]]:
         """Both in one look at the configuration: the runner asks at every nudge, and a look is a process."""
         found = self.repo.config("gitpipe.")
@@ -311,7 +325,7 @@ class PipelineStore:
             also: further refs to move in the same step.
 
         Raises:
-            Refused: ``__spec__`` moved meanwhile from `expect`.
+            Overtaken: ``__spec__`` moved meanwhile from `expect`, or a ref of `also` from where it was.
         """
         head = self.head() if expect is None else expect
         root = dict(self.repo.tree(head)) if head else {}
@@ -352,7 +366,7 @@ class PipelineStore:
         commit = self.repo.write_commit(self.repo.write_tree(root), [head] if head else [], message, author)
         self.repo.sync()
         if not self.repo.update_refs([RefUpdate(SPEC_REF, commit, head), *also], f"gitpipe: {subject}"):
-            raise Refused(f"{SPEC_BRANCH} was changed by somebody else just now: run the command again")
+            raise Overtaken(f"{SPEC_BRANCH} was changed by somebody else just now: run the command again")
         return commit
 
     def check(

@@ -505,7 +505,9 @@ class Project:
     def _unseen(self) -> list[JobRow]:
         """A quick job is done before anybody has typed `gitpipe wait`: those of the newest set are shown once."""
         shown = int(self.journal.meta(SHOWN) or 0)
-        found = self.journal.jobs("set_id = ? AND seq > ? AND replay = 0", [self.journal.newest_set(), shown])
+        found = self.journal.jobs(
+            "(set_id = ? OR set_id < 0) AND seq > ? AND replay = 0", [self.journal.newest_set(), shown]
+        )
         return [row for row in found if row.state.over]
 
     def _outcome(self, since: int) -> list[JobInfo]:
@@ -569,6 +571,22 @@ class Project:
 
     def _tops(self) -> Iterator[Path]:
         yield from (tree.top for tree in self.repo.worktrees())
+
+    def run_on(self, name: str, words: Sequence[str]) -> list[str]:
+        """Run a pipeline on chosen commits, ``REPO@COMMIT`` each; see `Catalog.run_on`.
+
+        Raises:
+            NotFound: no such commit, or it is still open.
+            UsageError: two commits of one branch.
+        """
+        picked: dict[str, str] = {}
+        for word in words:
+            place = self.data.locate([word], path=False)
+            if place.commit is None or place.open:
+                raise NotFound(f"{word} is no finished commit: see `gitpipe list-commit {place.repo}`")
+            if picked.setdefault(place.branch, place.commit) != place.commit:
+                raise UsageError(f"run-pipeline: two commits of {place.branch} are named: one run sees one of them")
+        return self.pipelines.run_on(name, picked)
 
     def trust(self, yes: bool, ask: Callable[[str], bool]) -> list[str]:
         return self.pipelines.trust(yes, ask)

@@ -7,19 +7,22 @@ Knows the journal and the repository; not how a job runs.
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 
 from gitpipe.commit import CommitRef, repo_of
 from gitpipe.datatree import DATA, POINTER, is_data
+from gitpipe.errors import NotFound
 from gitpipe.graph import downstream, order, reads, sources, upstream
 from gitpipe.journal import Cursor, JobState, Journal
-from gitpipe.pipelines import Pipeline, PipelineStore
-from gitpipe.provenance import Inconsistent, Origin, closure, read_origin
+from gitpipe.pipelines import Overtaken, Pipeline, PipelineStore
+from gitpipe.provenance import KEEP, KEPT_JOB, Inconsistent, Origin, closure, job_id, read_origin
 from gitpipe.repo import HEADS, Repo
 from gitpipe.spec import Spec
 
+MAX_TRIES = 10
 HELD = "held"  # in the journal: the pipelines that were found stopped, and may have missed something since
 MENDED = "mended"  # in the journal: pipeline -> where its output branch was found astray, "" for gone
 
@@ -53,10 +56,17 @@ class Reconciler:
         self.repo = repo
         self.journal = journal
         self.pipelines = pipelines
+        self.renewed = False  # whether the last `plan` found a pipeline updated: new jobs stand for those queued
         self._data_heads: dict[str, str] = {}
 
     def plan(self) -> int:
         """Enqueue all that is new; the id of the newest set."""
+        for _ in range(MAX_TRIES):
+            with contextlib.suppress(Overtaken):  # by who types `update-pipeline`: what is there now is looked at anew
+                return self._plan()
+        return self._plan()
+
+    def _plan(self) -> int:
         cursor = self.journal.cursor()
         heads = self.repo.refs("refs/heads")
         code = dict(cursor.code) if cursor else {}
@@ -64,13 +74,14 @@ class Reconciler:
         self.pipelines.follow_config(heads)
         if cursor is None or code != cursor.code:
             self.journal.set_meta("broken", "\n".join(self.pipelines.broken.values()))
-        trusted, stopped = self.pipelines.trusted_and_stopped()
-        found = self._runnable(trusted, stopped)
-        specs = {name: p.spec for name, p in found.items()}
-        now = self._now(specs, heads)
-        versions = {name: p.version for name, p in found.items()}
         # Sets and cursor together: a kill in between would have a backlog replayed once more, its end undone first.
+        # So are the pipelines: of one that is deleted and made again meanwhile either look is to know (`hold`).
         with self.journal.transaction():
+            trusted, stopped = self.pipelines.trusted_and_stopped()
+            found = self._runnable(trusted, stopped)
+            specs = {name: p.spec for name, p in found.items()}
+            now = self._now(specs, heads)
+            versions = {name: p.version for name, p in found.items()}
             held = self._held()
             if cursor is None:
                 self._rebuild(found, now)
@@ -82,7 +93,15 @@ class Reconciler:
             after = Cursor(now, versions, code)
             if after != cursor:
                 self.journal.set_cursor(after)
+        self.renewed = cursor is not None and any(cursor.versions.get(n, v) != v for n, v in versions.items())
         return self.journal.newest_set()
+
+    def knows(self, name: str) -> bool:
+        """Whether the last `plan` has found a pipeline as it is now: in this version, or deleted."""
+        cursor = self.journal.cursor()
+        return cursor is not None and cursor.versions.get(name) == self.pipelines.versions(self.pipelines.head()).get(
+            name
+        )
 
     def moved(self) -> list[str]:
         """Source branches whose data changed since the last `plan`."""
@@ -124,7 +143,7 @@ class Reconciler:
         return set(self.journal.meta(HELD).split())
 
     def hold(self, name: str) -> None:
-        """Note that a pipeline misses something, as it is stopped; the first look after its start catches up."""
+        """Note that a pipeline misses something, as it is stopped or was deleted; the first look at it catches up."""
         with self.journal.transaction():
             self.journal.set_meta(HELD, "\n".join(sorted(self._held() | {name})))
 
@@ -185,7 +204,7 @@ class Reconciler:
 
         What waits for a running one goes too, as that job is dropped when it comes to publishing.
         """
-        unfinished = self.journal.unfinished()
+        unfinished = [job for job in self.journal.unfinished() if not job.aside]
         for name in changed & specs.keys():
             sets = {job.set_id for job in unfinished if job.pipeline == name}
             stale = {name, *downstream(specs, name)}
@@ -241,7 +260,7 @@ class Reconciler:
     def _mend(self, found: Mapping[str, Pipeline], heads: Mapping[str, str]) -> None:
         """Where an output branch is not where its last job left it (reset, deleted, fetched), look at it again."""
         newest = self.journal.newest_set()
-        busy = {job.pipeline for job in self.journal.unfinished()}
+        busy = set(self.journal.first_unfinished())
         known: dict[str, str] = json.loads(self.journal.meta(MENDED) or "{}")
         seen: dict[str, str] = {}
         moved = set()
@@ -281,12 +300,12 @@ class Reconciler:
     def _retry(self, found: Mapping[str, Pipeline], names: Sequence[str]) -> bool:
         specs = {name: p.spec for name, p in found.items()}
         again = set()
-        busy = {job.pipeline for job in self.journal.unfinished()}
+        busy = set(self.journal.first_unfinished())
         for name in names:
             if name not in found or name in busy:
                 continue
-            last = self.journal.jobs("pipeline = ?", [name], "ORDER BY set_id DESC LIMIT 1")
-            if last and last[0].state in (JobState.FAILED, JobState.KILLED, JobState.UNRUNNABLE):
+            last = self.journal.newest(name)
+            if last and last.state in (JobState.FAILED, JobState.KILLED, JobState.UNRUNNABLE):
                 again.add(name)
         if not again:
             return False
@@ -417,6 +436,57 @@ class Reconciler:
             return ()
         origin = read_origin(self.repo.commit(sha).message)
         return origin.provenance if origin.pipeline == pipeline else ()
+
+    # -- on chosen commits -------------------------------------------------------------------------------------------
+
+    def chosen_inputs(
+        self, pipeline: Pipeline, chosen: Mapping[str, str]
+    ) -> Unready | list[tuple[CommitRef, tuple[CommitRef, ...]]]:
+        """The direct inputs, each with its closure, where a person chose the commits of all of them."""
+        if reads(pipeline.spec) != chosen.keys():
+            return Unready(f"{pipeline.name} was updated and reads other branches now: run-pipeline it once more")
+        parts = [(CommitRef(branch, sha), self._above(branch, sha)) for branch, sha in sorted(chosen.items())]
+        try:
+            closure(parts)
+        except Inconsistent as error:
+            return Unready(str(error))
+        return parts
+
+    def choose(self, pipeline: Pipeline, picked: Mapping[str, str]) -> dict[str, str]:
+        """All inputs of a pipeline, where a person picked some commits: of the others those that the picked ones were
+        made from, so that they fit together (I3), else what stands at the head.
+
+        Raises:
+            NotFound: one has no data yet.
+        """
+        chosen = dict(picked)
+        above = {ref.branch: ref.sha for branch, sha in picked.items() for ref in self._above(branch, sha)}
+        heads = self.repo.refs("refs/heads")
+        owned = self.pipelines.versions(self.pipelines.head())
+        for branch in sorted(reads(pipeline.spec) - chosen.keys()):
+            head = heads.get(HEADS + branch)
+            sha = above.get(branch) or (self._position(branch, head, owned) if head else None)
+            if sha is None or not is_data(self.repo, sha):
+                raise NotFound(
+                    f"{branch}, which {pipeline.name} reads, has no data yet: put some there, or choose a commit"
+                )
+            chosen[branch] = sha
+        return chosen
+
+    def made_before(self, pipeline: Pipeline, provenance: tuple[CommitRef, ...]) -> str | None:
+        """The output commit of this version of a pipeline with such a provenance: on its branch, or made aside."""
+        head = self.repo.ref(HEADS + pipeline.spec.output)
+        for commit in self.repo.log([head], "--first-parent") if head else ():
+            origin = read_origin(commit.message)
+            if origin.pipeline == pipeline.name and origin.key == (pipeline.version, provenance):
+                return commit.sha
+        kept = self.repo.ref(KEEP + pipeline.name)
+        wanted = KEPT_JOB.format(pipeline.name, job_id(pipeline.version, provenance, None))
+        links = self.repo.log([kept], "--first-parent", "--fixed-strings", f"--grep={wanted}") if kept else ()
+        for parent in (parent for link in links for parent in link.parents):
+            if read_origin(self.repo.commit(parent).message).key == (pipeline.version, provenance):
+                return parent
+        return None
 
     # -- one job's inputs --------------------------------------------------------------------------------------------
 

@@ -54,6 +54,7 @@ LOCAL_ENV = (
     "GIT_REFLOG_ACTION",
 )
 ZERO = "0" * 40
+CONFIG_SECONDS = 5.0
 GC_SECONDS = 600.0  # so long a move of refs waits for a `git gc --prune=now` to end
 MAX_KEPT = 1 << 20  # bytes of an object that is kept in memory until a ref names it
 NEAR = 16  # so many commits are walked one by one before `git rev-list` is started
@@ -254,11 +255,28 @@ class Repo:
 
     def set_config(self, key: str, value: str) -> None:
         """Set a local setting."""
-        self.git("config", "--local", key, value)
+        self._write_config(key, value)
 
     def add_config(self, key: str, value: str) -> None:
         """Add one more value of a local setting."""
-        self.git("config", "--local", "--add", key, value)
+        self._write_config("--add", key, value)
+
+    def drop_config(self, key: str, value: str) -> None:
+        """Remove a value of a local setting, however often it is there."""
+        self._write_config("--unset-all", key, f"^{re.escape(value)}$", accept=(0, 5))
+
+    def _write_config(self, *args: str, accept: Sequence[int] = (0,)) -> None:
+        """Two commands at once are no reason for one to fail: git does not wait for the lock of its settings."""
+        end = time.monotonic() + CONFIG_SECONDS
+        while True:
+            try:
+                self.git("config", "--local", *args, accept=accept)
+                return
+            except GitpipeError as error:
+                locked = "could not lock config file" in str(error) and "File exists" in str(error)
+                if not locked or time.monotonic() > end:
+                    raise
+            time.sleep(0.02)
 
     # -- refs --------------------------------------------------------------------------------------------------------
 
@@ -305,7 +323,7 @@ class Repo:
         except GitpipeError:
             return None
 
-    def update_refs(self, updates: Sequence[RefUpdate], reason: str) -> bool:
+    def update_refs(self, updates: Sequence[RefUpdate], reason: str, *, settle: bool = True) -> bool:
         """Make all updates or none; False where an old value did not hold.
 
         ``core.fsync=reference``: the ref reaches the disk before this returns (I7); what it points to must be there
@@ -313,16 +331,24 @@ class Repo:
 
         A ``git gc --prune=now`` removes what no ref names, be it a moment old.  What this thread has written is looked
         for before the refs move, and afterwards until a gc that did not see them move has ended.
+
+        Args:
+            settle: that last part, too; else the caller is to call `settle`, when it holds no lock any more.
         """
         self._restore()
         if not self._update_refs(updates, reason):
             return False
+        if settle:
+            self.settle()
+        return True
+
+    def settle(self) -> None:
+        """Wait for a gc that did not see refs move, and bring back what it took away; see `update_refs`."""
         end = time.monotonic() + GC_SECONDS
         while self._gc_runs() and time.monotonic() < end:
             time.sleep(0.02)
         self._restore()
         self._written().clear()
-        return True
 
     def _written(self) -> dict[str, tuple[str, bytes]]:
         """Sha -> (kind, data) of what this thread has written since it moved a ref."""

@@ -76,6 +76,7 @@ class Scheduler:
         self._busy = True
         self._due: float | None = None  # POSIX seconds: the next tick, or move of a branch by the clock
         self._moved = False  # a branch that a trigger watches
+        self._specs: str | None = None  # the head of `__spec__` at the last look
         self._ticks = True
         self._blocked: str | None = None  # as it is known to be in the journal
         self._hindered, self._hindrance = 0, ""  # how often in a row the journal could not be written, and why
@@ -115,7 +116,8 @@ class Scheduler:
                 self._check_hindered()
                 try:
                     names = nudges.pending(self.common) - set(self._waiting)
-                    if names or self._moved or self._struck() or now - looked > LOOK_SECONDS or self._state_vanished():
+                    due = now - looked > LOOK_SECONDS or self._struck() or self._state_vanished()
+                    if names or self._moved or due or self.pipelines.head() != self._specs:
                         looked = now
                         self._look(names)
                         self._notice.update()  # a pipeline that failed may have been deleted
@@ -188,7 +190,8 @@ class Scheduler:
 
     def _look(self, names: set[str]) -> None:
         trouble = ""
-        self._moved, self._due = False, None
+        self._moved, self._due, self._specs = False, None, self.pipelines.head()
+        renewed = False
         try:
             self._due = self.clock.advance(time.time(), ticks=self._ticks)
             blocked = "\n".join(self.clock.blocked.values())
@@ -196,6 +199,7 @@ class Scheduler:
                 self._blocked = blocked
                 self.journal.set_meta("clock", blocked)
             self.reconciler.plan()
+            renewed = self.reconciler.renewed
         except GitpipeError as error:
             # A broken spec or a lost object must not end the runner; `wait` and `status` say it.
             trouble = str(error)
@@ -207,7 +211,8 @@ class Scheduler:
         newest = self.journal.newest_set()
         self.journal.set_meta("trouble", trouble)
         point("set-recorded")
-        self._waiting.update(dict.fromkeys(names, newest))
+        # Who waits for jobs of a version that is no more, waits for those of the new one.
+        self._waiting.update(dict.fromkeys([*names, *(self._waiting if renewed else ())], newest))
 
     def _bug(self, error: Exception) -> str:
         traceback.print_exc()
@@ -218,6 +223,7 @@ class Scheduler:
         if not self._waiting:
             return
         unfinished = [job.set_id for job in self.journal.first_unfinished().values()]
+        unfinished += [job.set_id for job in self.journal.unfinished_aside()]
         first = min([*unfinished, *(job.set_id for job in list(self._active.values()))], default=None)
         stuck = not self._busy and not self._active
         done = {n for n, newest in self._waiting.items() if stuck or first is None or first > newest}
@@ -229,14 +235,18 @@ class Scheduler:
 
     def _start_ready(self) -> None:
         first = self.journal.first_unfinished()
-        self._busy = bool(first)
+        aside = self.journal.unfinished_aside()
+        self._busy = bool(first or aside)
         # By pipeline, not by job: one that began before the local state was deleted is unknown to the new journal.
         running = {job.pipeline for job in list(self._active.values())}
-        waiting = [job for job in first.values() if job.pipeline not in running]
+        waiting = [job for job in [*aside, *first.values()] if job.pipeline not in running]
         if not waiting or self._stop.is_set():
             return
+        head = self.pipelines.head()
+        if head != self._specs:
+            return  # changed since the last look, which is to say first what becomes of jobs of an old version
         try:
-            found = self.pipelines.all(self.pipelines.head())
+            found = self.pipelines.all(head)
         except GitpipeError as error:
             # A broken spec must not end the runner: what is queued waits until it is mended, who waits is told.
             self.journal.set_meta("trouble", str(error))
@@ -246,6 +256,12 @@ class Scheduler:
         for job in waiting:
             if len(self._active) >= MAX_JOBS:
                 return
+            if job.pipeline in running:
+                continue
+            if job.aside:  # its inputs are there, and nobody waits for its result
+                running.add(job.pipeline)
+                self._start(job)
+                continue
             above = upstream(specs, job.pipeline) if job.pipeline in specs else set()
             before = min((first[name].set_id for name in above if name in first), default=None)
             if before is None or before > job.set_id:

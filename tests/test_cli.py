@@ -204,6 +204,7 @@ CALLS = [
     ("stop pipeline model", "stop", ("model",), {}),
     ("start-pipeline model", "start", ("model",), {}),
     ("run-pipeline model", "run", ("model",), {}),
+    ("run pipeline model training@64ad", "run_on", ("model", ["training@64ad"]), {}),
     ("delete-pipeline model --keep-repo", "delete", ("model",), {"keep_repo": True, "force": False}),
     ("log --provenance infer@64ad", "lineage", (["infer@64ad"],), {"descendants": False}),
     ("add data", "add", (["data"],), {"force": False}),
@@ -215,7 +216,7 @@ CALLS = [
 def test_what_is_typed_reaches_the_project(
     fake: Fake, line: str, method: str, args: tuple[Any, ...], options: dict[str, Any]
 ) -> None:
-    fake.answers.update(list=[], logs=[], run=[], delete=[], lineage=[], add=[], hooks_uninstall=[])
+    fake.answers.update(list=[], logs=[], run=[], delete=[], run_on=[], lineage=[], add=[], hooks_uninstall=[])
     assert gitpipe(*line.split()) == 0
     assert fake.last == (method, args, options)
 

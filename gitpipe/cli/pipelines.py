@@ -81,9 +81,23 @@ def inspect_pipeline(name: Pipeline, raw: Raw = False) -> None:
 
 
 @command("run-pipeline", PIPELINES)
-def run_pipeline(name: Pipeline) -> None:
-    """Run a pipeline on its current inputs, if it failed or did not run on them yet."""
-    say(project().pipelines.run(name))
+def run_pipeline(
+    name: Pipeline,
+    commits: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[REPO@COMMIT]...",
+            help="Run on these commits of its inputs instead; the output branch stays as it is.",
+            autocompletion=complete.each_commit,
+        ),
+    ] = None,
+) -> None:
+    """Run a pipeline on its current inputs, if it failed or did not run on them yet; or on chosen commits, aside.
+
+    Example: gitpipe run-pipeline model training@master~1
+    """
+    here = project()
+    say(here.run_on(name, commits) if commits else here.pipelines.run(name))
 
 
 @command("run-cron", PIPELINES)

@@ -79,11 +79,12 @@ class WorkerPool:
             self._busy.discard(worker)
 
     def give(self, worker: Worker) -> None:
-        """Give a worker back; a dead one is forgotten, surplus idle ones are ended."""
+        """Give a worker back; a dead one is forgotten, surplus idle ones are ended, and one that was to be aborted: it
+        may take a moment to die, and what the next job gave it would be lost."""
         ended = []
         with self._lock:
             self._busy.discard(worker)
-            if self._closed:
+            if self._closed or (worker.alive and worker.aborted):
                 ended = [worker]
             elif worker.alive:
                 self._idle.append(worker)

@@ -108,7 +108,7 @@ class Worker:
         self._way = ""
         self._agent: _Agent | None = None
         self._place: dict[str, str] = {}
-        self._aborted = False
+        self.aborted = False
         self.alive = True
         self.datum = ""  # that it runs
 
@@ -128,7 +128,7 @@ class Worker:
             if self._agent is None:
                 self._place = self._look()
                 self._agent = self._start()
-            if self._aborted:
+            if self.aborted:
                 raise AgentLost("it was stopped")
             return self._run(task, self._agent)
         except AgentLost as error:
@@ -344,7 +344,7 @@ class Worker:
 
     def abort(self) -> None:
         """Kill what runs, from another thread than the one in `run`, which then gets a lost result and cleans up."""
-        self._aborted = True  # seen by `run` where the agent is only just being started
+        self.aborted = True  # seen by `run` where the agent is only just being started
         agent = self._agent
         if agent is not None:
             agent.abort()

@@ -182,6 +182,8 @@ def test_names_and_places_that_lead_nowhere(repo: Path) -> None:
         (["logs", "-f", "--job", "nosuch"], 1, "no job or pipeline 'nosuch'"),
         (["list-job", "-w", "--pipeline", "nosuch"], 1, "pipeline nosuch does not exist"),
         (["list-job", "--pipeline", "nosuch"], 1, "pipeline nosuch does not exist"),
+        (["run-pipeline", "p", "nosuch@master"], 1, "nosuch has no branch or commit 'master'"),
+        (["run-pipeline", "p", "training@nosuch"], 1, "no branch or commit 'nosuch'"),
         (["example", "nosuch"], 1, "there is: "),
         (["-C", "/nosuch", "status"], 1, "there is no such folder"),
         (["-C", "a.csv", "status"], 1, "not a folder"),

@@ -33,7 +33,7 @@ VARYING = [
     (re.compile(r"\b(Less than a second|About an? \w+|\d+ (second|minute|hour)s?)\b"), "TIME"),
     (re.compile(r"\s+"), " "),
 ]
-SECONDS = 300
+SECONDS = 900
 ALL_DONE = "Nothing to do: every output is up to date."
 
 

@@ -133,7 +133,7 @@ def test_write_the_cache(prison: Prison) -> None:
 def test_write_another_slot(prison: Prison) -> None:
     """Its own slot's real folder is as closed as those of others: `/pfs/out` is the one way."""
     other = prison.cache / "slots" / "other"
-    other.mkdir(exist_ok=True)
+    other.mkdir(parents=True, exist_ok=True)
     outcome = prison.run(f"""
         slots = {str(prison.cache / "slots")!r}
         for name in ('slot0', 'other'):

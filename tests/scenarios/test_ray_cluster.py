@@ -18,14 +18,15 @@ import pytest
 
 from gitpipe.project import open_project
 from gitpipe.stage.slot import sweep
+from tests.conftest import ROOT
 from tests.scenarios.test_killed import PATIENCE, PIPELINES, Chain, Gate, chain, gate, processes, until
+from tests.stagekit import Kit
 
 __all__ = ["chain", "gate"]  # the fixtures
 
 pytestmark = pytest.mark.xdist_group("ray")
 
-GATED = "test -e /pfs/src/a || {{ exec 3<>{word}; cat <&3; }}; "
-"""The datum of the first file ends at once, the others wait."""
+GATED = "exec 3<>{word}; cat <&3; "
 
 IMPATIENT = """
 import sys
@@ -56,6 +57,21 @@ while True:
     time.sleep(0.1)
 """
 """Asked in a process of its own: this one may have had a Ray with another kind of authentication."""
+
+SLOTS = """
+import sys
+from pathlib import Path
+from gitpipe.executors.ray import RayExecutor
+from tests.stagekit import Kit
+kit = Kit(Path(sys.argv[2]))
+executor = RayExecutor(sys.argv[1], kit.slots.parent / "scratch")
+for line in sys.stdin:
+    tasks = [kit.task({"x": b"1"}, datum=f"d{n}") for n in range(20)]
+    results = list(executor.run(kit.stage("sleep", "0.1"), tasks, 2))
+    print(sum(result.ok for result in results), len(executor._hosts), flush=True)
+executor.close()
+"""
+"""For each line, twenty datums in two slots: how many succeeded, how many nodes were ever used."""
 
 
 class Cluster:
@@ -121,16 +137,15 @@ def cluster() -> Iterator[Cluster]:
 
 @pytest.fixture
 def story(chain: Chain, gate: Gate, cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Chain:
-    """The chain on the cluster: of its three slots, two wait at the gate."""
+    """The chain on the cluster, nothing run yet."""
     monkeypatch.setenv("GITPIPE", "0")
     chain.config(engine="ray", rayAddress=cluster.address)
-    update(chain, gate)
     return chain
 
 
-def update(story: Chain, gate: Gate, more: str = "") -> None:
-    pipelines = PIPELINES.replace("@GATE@", GATED.format(word=gate.word))
-    pipelines = pipelines.replace('"constant": 2}', '"constant": 3}' + more)
+def update(story: Chain, script: str, more: str = "") -> None:
+    """Have `script` run in three slots before each datum of `upper`."""
+    pipelines = PIPELINES.replace("@GATE@", script).replace('"constant": 2}', '"constant": 3}' + more)
     (story.repo / "pipes" / "chain.json").write_text(pipelines)
     story.command("update-pipeline", "-f", "pipes/chain.json")
 
@@ -157,6 +172,7 @@ def nothing_is_left(story: Chain) -> None:
 
 def test_the_cluster_dies_amid_datums(story: Chain, gate: Gate, cluster: Cluster) -> None:
     """I5: `engine ray` fails in one line, and ends it when the cluster is back; `auto` goes on without."""
+    update(story, f"test -e /pfs/src/a || {{ {GATED.format(word=gate.word)}}}; ")  # the first ends at once
     running = begin(story)
     until(lambda: gate.waiting() == 2)
     until(lambda: any(datum.state == "success" for datum in open_project(story.repo).datums.list("upper")))
@@ -183,27 +199,62 @@ def test_the_cluster_dies_amid_datums(story: Chain, gate: Gate, cluster: Cluster
     gate.open()
     status, out, err = ended(running)
     assert status == 0, (out, err)
-    (note,) = [note for note in open_project(story.repo).jobs.inspect("upper").notes if "Ray" in note]
-    assert "going on with workers of this machine" in note
+    journal = open_project(story.repo).journal
+    places = journal.places(max(journal.jobs("pipeline = 'upper'"), key=lambda job: job.seq))
+    assert {place["engine"] for place in places} == {"local"}
     story.outputs_are_right(("success", "failed", "unrunnable"))
     nothing_is_left(story)
 
 
 def test_a_node_leaves_amid_datums(story: Chain, gate: Gate, cluster: Cluster) -> None:
     """I2: what ran there runs again elsewhere, once, whether workers reserve what they have or not."""
-    for slots, more in ((3, ""), (2, ', "resource_requests": {"cpu": 1}')):
-        update(story, gate, more)
+    wait = GATED.format(word=gate.word)
+    for most, script, more in ((3, wait, ""), (2, f"{wait}: ; ", ', "resource_requests": {"cpu": 1}')):
+        update(story, script, more)
         cluster.join()
-        story.commit()
         before = gate.arrived
         running = begin(story)
-        until(lambda: gate.waiting() == min(slots, 2))  # noqa: B023 - called here only
+        until(lambda: gate.waiting() == most)  # noqa: B023 - called here only
         cluster.kill(cluster.node)
-        until(lambda: gate.waiting() < slots or gate.arrived > before + slots)  # noqa: B023
+        until(lambda: gate.waiting() < most or gate.arrived > before + most)  # noqa: B023
         gate.open()
         status, out, err = ended(running)
         assert (status, err) == (0, ""), (out, err)
-        assert gate.arrived == before + 3, "what was lost ran again, and nothing else did"
-        story.outputs_are_right()
+        assert "upper: 3 + 0 / 3 success\n" in out
+        assert gate.arrived - before in (4, 5), "what was lost ran again, nothing else did"
+        project = open_project(story.repo)
+        assert story.files(project, "upper") == story.results
+        assert story.files(project, "total") == {"all": "".join(story.results.values())}
         gate.shut()
+    for name in ("upper", "total"):
+        jobs = story.git("log", "--format=%(trailers:key=Job,valueonly,separator=%x20)", name, "--").split()
+        assert len(jobs) == len(set(jobs)) == 2, "nothing is published twice"
     nothing_is_left(story)
+
+
+def test_slots_fall_to_the_nodes_that_are_there(kit: Kit, cluster: Cluster) -> None:
+    """A node that came is used by the next job, one that left is not tried: no datum is lost for it."""
+    argv = [sys.executable, "-c", SLOTS, cluster.address, str(kit.slots.parent / "inner")]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(argv, cwd=ROOT, stdin=pipe, stdout=pipe, text=True, start_new_session=True) as driver:
+
+        def jobs() -> str:
+            assert driver.stdin and driver.stdout
+            driver.stdin.write("go\n")
+            driver.stdin.flush()
+            return driver.stdout.readline()
+
+        try:
+            assert jobs() == "20 1\n"
+            cluster.join()
+            assert jobs() == "20 2\n"
+            cluster.kill(cluster.node)
+            cluster.has(1)
+            assert jobs() == "20 2\n"
+            cluster.join()
+            assert jobs() == "20 3\n"
+            assert driver.stdin
+            driver.stdin.close()
+            assert driver.wait(PATIENCE) == 0
+        finally:
+            driver.kill()

@@ -316,7 +316,8 @@ class RayExecutor:
         import ray
 
         cluster: Any = ray
-        nodes = _spread_nodes(self._ask(cluster.nodes))
+        with self._calling():
+            nodes = _spread_nodes(self._ask(cluster.nodes))
         if not nodes:
             raise Lost("the Ray cluster has no live node")
         return nodes[number % len(nodes)]

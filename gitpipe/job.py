@@ -77,6 +77,7 @@ class Work:
     notes: dict[str, None] = field(default_factory=dict)
     places: list[dict[str, str]] = field(default_factory=list)  # what its datums ran in, each once
     image: Image | None = None  # that it runs in
+    said: str = ""  # how a datum failed that was to be tried again
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +172,8 @@ class JobRunner:
             return JobState.KILLED
         if halt.timed_out:
             self.blobs.sync()
-            return self._failed(work, f"timed out after {spelled(work.pipeline.spec.job_timeout or 0)}")
+            after = f"timed out after {spelled(work.pipeline.spec.job_timeout or 0)}"
+            return self._failed(work, f"{after}; before that {work.said}" if work.said else after)
         with self.journal.transaction():
             if self._outdated(work) and self.reconciler.knows(work.pipeline.name):
                 self.journal.drop_job(work.job.seq)  # those that stand for it are queued
@@ -416,6 +418,7 @@ class JobRunner:
                     continue
                 else:
                     tries[result.datum] += 1
+                    work.said = f"datum {result.datum[:12]} failed: {result.error}"
                     if result.recovered:
                         work.recovered.add(result.datum)
                         work.counts["recovered"] = len(work.recovered)

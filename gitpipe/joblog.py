@@ -3,6 +3,7 @@
 ::
 
     logs/<job>.jsonl            a line for each datum that has ended, with all that is kept of what it printed
+         removed                up to which job logs were removed to make room
          <job>.live/<name>      what a datum that runs has printed so far; it goes when the datum's line is there
 """
 
@@ -25,6 +26,8 @@ MAX_JOB = 256 << 20
 """Bytes of a job's file from which on only the last `BRIEF` bytes of each datum are kept: there may be 100,000."""
 BRIEF = 2048
 CHUNK = 1 << 20
+REMOVED = "removed"
+"""A file with the number of the newest job whose log was removed to make room."""
 NEW = ".new"
 """What the name of a live file ends in that is not complete."""
 SETTLE_SECONDS = 5.0
@@ -167,6 +170,22 @@ class JobLogs:
             size += count
             if place >= limits.jobs or size > limits.size or written < oldest:
                 self.forget(seq)
+                self._note_removed(seq)
+
+    def _note_removed(self, seq: int) -> None:
+        with contextlib.suppress(OSError):
+            if seq > self._removed():
+                (self.folder / REMOVED).write_text(str(seq))
+
+    def _removed(self) -> int:
+        try:
+            return int((self.folder / REMOVED).read_text())
+        except (OSError, ValueError):
+            return 0
+
+    def removed(self, seq: int) -> bool:
+        """Whether a job has no file, and `prune` has removed those of jobs of its age."""
+        return not self._path(seq).exists() and seq <= self._removed()
 
 
 class Following:

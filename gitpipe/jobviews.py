@@ -20,6 +20,9 @@ LOOK_SECONDS = 0.2
 PATIENCE = 15.0
 """Seconds to wait for a runner to come, before what was to be followed is given up."""
 
+NEWEST = "COALESCE(started, finished, 1e18)"
+"""In SQL: by when a job began; one that never did counts by its end, and one that waits comes before all."""
+
 
 class Jobs:
     """The jobs of one repository."""
@@ -44,10 +47,10 @@ class Jobs:
 
     def list(self, pipeline: str | None = None, limit: int | None = None) -> list[JobInfo]:
         """Jobs, newest first."""
-        tail = "ORDER BY COALESCE(started, 1e18) DESC, seq DESC" + (f" LIMIT {int(limit)}" if limit else "")
+        tail = f"ORDER BY {NEWEST} DESC, seq DESC" + (f" LIMIT {int(limit)}" if limit else "")
         if pipeline is None:
-            return [job_info(row) for row in self.journal.jobs(tail=tail)]
-        return [job_info(row) for row in self._of(pipeline, tail)]
+            return [self._info(row) for row in self.journal.jobs(tail=tail)]
+        return [self._info(row) for row in self._of(pipeline, tail)]
 
     def watch(
         self, pipeline: str | None = None, limit: int | None = None
@@ -57,24 +60,38 @@ class Jobs:
         Also each second without one, since ages change.  A job counts as changed when its state does, or what became
         of its datums.
         """
-        tail = "ORDER BY COALESCE(started, 1e18) DESC, seq DESC" + (f" LIMIT {int(limit)}" if limit else "")
+        tail = f"ORDER BY {NEWEST} DESC, seq DESC" + (f" LIMIT {int(limit)}" if limit else "")
         known: dict[int, JobRow] = {}
         given = 0.0
         while True:
-            rows = self.journal.jobs(tail=tail) if pipeline is None else self._of(pipeline, tail)
+            if pipeline is None:
+                rows = self.journal.jobs(tail=tail)
+            elif not known:
+                rows = self._of(pipeline, tail)
+            else:  # it may be deleted meanwhile
+                rows = self.journal.jobs("pipeline = ?", [pipeline], tail)
             changed = [row for row in rows if known.get(row.seq) != row]
             if changed or time.monotonic() - given > 1:
                 given = time.monotonic()
-                yield [job_info(row) for row in rows], [job_info(row) for row in reversed(changed)]
+                yield [self._info(row) for row in rows], [self._info(row) for row in reversed(changed)]
             known = {row.seq: row for row in rows}
             time.sleep(LOOK_SECONDS)
             if self.journal.vanished():
                 self.journal.reopen()
 
+    def state(self, row: JobRow) -> str:
+        """How a job stands; one whose runner was killed waits for the next."""
+        if row.state is JobState.RUNNING and not self.runner_lives():
+            return JobState.QUEUED.value
+        return row.state.value
+
+    def _info(self, row: JobRow) -> JobInfo:
+        return replace(job_info(row), state=self.state(row))
+
     def inspect(self, name: str) -> JobInfo:
         """A job by (abbreviated) id, or a pipeline's newest, with what it ran in."""
         row = self.find(name)
-        info = replace(job_info(row), ran_in=tuple(self._ran_in(row)))
+        info = replace(self._info(row), ran_in=tuple(self._ran_in(row)))
         count = self.journal.passed_over(row)
         return replace(info, notes=(*info.notes, f"before it {passed(count)}")) if count else info
 
@@ -201,6 +218,11 @@ class Jobs:
         if not seen:
             raise _no_datum(str(datum))
 
+    def log_removed(self, name: str) -> bool:
+        """Whether what a job printed may have been removed since, as only so much is kept."""
+        row = self.find(name)
+        return row.state.over and self.files.removed(row.seq)
+
     def _logged(self, job: str | None, pipeline: str | None) -> builtins.list[JobRow]:
         """The jobs whose logs are asked for, oldest first."""
         if job is not None:
@@ -281,13 +303,14 @@ def _no_datum(datum: str) -> NotFound:
 def progress(row: JobRow) -> Progress:
     """One job as a progress bar shows it."""
     return Progress(
-        row.id, row.pipeline, row.state.value, row.processed, row.skipped, row.failed, row.total, row.recovered
+        row.seq, row.pipeline, row.state.value, row.processed, row.skipped, row.failed, row.total, row.recovered
     )
 
 
 def job_info(row: JobRow) -> JobInfo:
     """One job as commands show it."""
     return JobInfo(
+        seq=row.seq,
         id=row.id,
         pipeline=row.pipeline,
         version=row.version,

@@ -118,6 +118,8 @@ class Settings:
             linger = float(found.get("gitpipe.linger", 300))
         except ValueError as error:
             raise UsageError(f"git config gitpipe.linger is {found['gitpipe.linger']!r}: use seconds") from error
+        if not linger >= 0:
+            raise UsageError(f"git config gitpipe.linger is {linger:g}: use 0 or more seconds")
         address = found.get("gitpipe.rayaddress", "")
         secrets = os.path.expanduser(found.get("gitpipe.secrets", "") or str(default_folder()))
         if not os.path.isabs(secrets):
@@ -601,7 +603,7 @@ class Project:
 
     def status(self) -> StatusInfo:
         """What is in force, what is to be done, what went wrong."""
-        pending = [f"{j.pipeline}: {j.state.value}" for j in self.journal.unfinished()]
+        pending = [f"{j.pipeline}: {self.jobs.state(j)}" for j in self.journal.unfinished()]
         return StatusInfo(
             git_dir=str(self.repo.common),
             runner=self.runner_status(),
@@ -626,7 +628,7 @@ class Project:
         """What is to be done, while no runner is there to do it."""
         if nudges.runner_lives(self.repo.common):
             return []
-        return [*(f"{job.pipeline}: {job.state.value}" for job in self.journal.unfinished()), *self._moved()]
+        return [*(f"{job.pipeline}: {self.jobs.state(job)}" for job in self.journal.unfinished()), *self._moved()]
 
     def _moved(self) -> list[str]:
         moved = self.reconciler.moved()
@@ -647,6 +649,12 @@ class Project:
                 sha = heads.get(HEADS + branch)
                 if branch not in owned and not (sha and is_data(self.repo, sha)):
                     yield f"{name} for {branch}, which has no data yet"
+        yield from self._apart()
+
+    def _apart(self) -> Iterator[str]:
+        """What joins sides of which one may not run: it waits until they stand on the same commits again (I3)."""
+        for name in self.reconciler.apart():
+            yield f"{name} for {', '.join(self.reconciler.idle_above(name))}, stopped or untrusted: its inputs differ"
 
     def _clocks(self) -> Iterator[str]:
         alive = nudges.runner_lives(self.repo.common)
@@ -659,6 +667,8 @@ class Project:
 
     def _warnings(self) -> Iterator[str]:
         yield from self._said("trouble", "broken", "clock")
+        if self.journal.unfinished() and not nudges.runner_lives(self.repo.common):
+            yield "jobs wait, and no runner is at work: `gitpipe wait` or `gitpipe run`"
         if missing := hookplace.trouble(self.repo):
             yield missing
         known, stopped = self.store.trusted_and_stopped()

@@ -520,5 +520,27 @@ class Reconciler:
         try:
             closure(parts)
         except Inconsistent as error:
-            return Unready(str(error))
+            # One side of a diamond may not run: the other has gone on, and waits to be joined with it (I3).
+            return Unready(str(error), silent=bool(self.idle_above(pipeline.name)))
         return parts
+
+    def apart(self) -> list[str]:
+        """The pipelines whose inputs, as they stand, were made from two commits of one branch, as one may not run."""
+        heads = self.repo.refs("refs/heads")
+        found = []
+        for name, pipeline in self._runnable(*self.pipelines.trusted_and_stopped()).items():
+            there = {branch: heads[HEADS + branch] for branch in reads(pipeline.spec) if HEADS + branch in heads}
+            parts = [(CommitRef(branch, sha), self._above(branch, sha)) for branch, sha in sorted(there.items())]
+            try:
+                closure(parts)
+            except Inconsistent:
+                if self.idle_above(name):
+                    found.append(name)
+        return found
+
+    def idle_above(self, name: str) -> list[str]:
+        """The pipelines above one that may not run here: stopped, or not trusted (I12)."""
+        everything = self.pipelines.all(self.pipelines.head())
+        above = upstream({each: p.spec for each, p in everything.items()}, name)
+        runnable = self._runnable(*self.pipelines.trusted_and_stopped())
+        return sorted(above - runnable.keys())

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 
-DURATION = re.compile(r"(?:\d+(?:\.\d*)?(?:h|ms|m|s|us|µs|ns))+\Z")
+DURATION = re.compile(r"(?:\d+(?:\.\d*)?(?:h|ms|m|s|us|µs|ns))+\Z", re.ASCII)
 MOST_SECONDS = 10**9  # thirty years
 END_OF_TIME = 253_402_300_799  # 9999-12-31T23:59:59Z, the last moment that has a name
 UNITS = {
@@ -26,8 +26,8 @@ UNITS = {
         ("ns", "1e-9"),
     )
 }
-SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([kmgtp]?)(i?)b?\Z", re.IGNORECASE)
-MOMENT = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:\.\d+)?(Z|z|[+-]\d\d:\d\d)\Z")
+SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([kmgtp]?)(i?)b?\Z", re.IGNORECASE | re.ASCII)
+MOMENT = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:\.\d+)?(Z|z|[+-]\d\d:\d\d)\Z", re.ASCII)
 EVERY = "@every"
 NAMED = {
     "@yearly": "0 0 1 1 *",

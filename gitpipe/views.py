@@ -263,6 +263,7 @@ class JobInfo:
     image: str = ""  # that the spec names
     image_id: str = ""  # what it stood for ("sha256:..."), or "host" where it was not used
     recovered: int = 0  # datums that failed, and err_cmd made good for it: they have no output
+    seq: int = 0  # its number in the local journal: one that never began has no id
 
 
 @dataclass(frozen=True, slots=True)
@@ -406,9 +407,9 @@ class StatusInfo:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """One pipeline's job of the set that is being waited for."""
+    """One job that is being waited for."""
 
-    job: str
+    seq: int  # what it is told from others by, those of the same pipeline and those without an id included
     pipeline: str
     state: str
     done: int

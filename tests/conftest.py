@@ -38,6 +38,13 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What failed and passed when it was run once more is shown all the same: somebody has a bug to look for."""
+    for report in terminalreporter.stats.get("rerun", []):
+        terminalreporter.section(f"failed the first time: {report.nodeid}")
+        terminalreporter.line(report.longreprtext[-4000:])
+
+
 @pytest.fixture(scope="session")
 def command_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with `gitpipe` and `git-pipe`: the installed ones, or stand-ins for a source tree."""

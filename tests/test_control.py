@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 from collections.abc import Callable
@@ -456,6 +457,56 @@ def test_a_timeout_and_a_restart_under_the_background_runner(scratch: Path, sh: 
     assert "p: timed out after 1s" in sh("gitpipe wait --timeout 180", cwd=scratch, status=3, stderr=True)
     until(lambda: not sleeping("984"))
     assert sh("gitpipe get-file p x", cwd=scratch) == "1\n"
+
+
+def test_sets_of_one_pipeline_in_different_states_are_told_once_each(
+    lab: Lab, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In a pipe a line for each change: one that never began has no id, and was taken for the next without one."""
+    lab.data("a", {"x": "0"})
+    lab.pipeline("p", {"a": "/"}, "grep -q bad /pfs/a/x && exit 3; sleep 1; cp /pfs/a/x /pfs/out")
+    lab.pipeline("q", {"p": "/"})
+    lab.run()
+    lab.data("a", {"x": "bad"})
+    lab.data("a", {"x": "good"})
+    assert cli.run(["-C", str(lab.root), "run"]) == 3
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(lines.count, lines)) <= 2, lines  # there are two sets
+    assert "q: 0 + 0 / 0 unrunnable" in lines and "q: 1 + 0 / 1 success" in lines
+
+
+def test_what_never_began_is_as_old_as_its_end(lab: Lab) -> None:
+    """`list-job`, the newest first: one that was passed over, or stopped while it waited, has no beginning."""
+    lab.data("a", {"x": "0"})
+    lab.pipeline("p", {"a": "/"}, commits="newest")
+    lab.run()
+    for n in (1, 2, 3):
+        lab.data("a", {"x": str(n)})
+    lab.run()
+    lab.data("a", {"x": "4"})
+    lab.run()
+    states = [job.state for job in lab.project.jobs.list("p")]
+    assert states[0] == states[-1] == "success" and sorted(states) == ["success"] * 3 + ["superseded"] * 2
+
+
+def test_a_job_whose_runner_was_killed_waits(lab: Lab) -> None:
+    lab.data("a", {"x": "0"})
+    lab.pipeline("p", {"a": "/"})
+    lab.run()
+    (row,) = lab.project.journal.jobs()
+    lab.project.journal.update_job(row.seq, state=JobState.RUNNING, finished=None)
+    project = lab.project
+    assert [job.state for job in project.jobs.list()] == [project.jobs.inspect("p").state] == ["queued"]
+    status = project.status()
+    assert status.pending == ("p: queued",) and not status.well
+    assert "jobs wait, and no runner is at work: `gitpipe wait` or `gitpipe run`" in status.warnings
+
+
+def test_a_timeout_does_not_hide_why_datums_failed(lab: Lab) -> None:
+    lab.data("a", {"x": "0"})
+    lab.pipeline("p", {"a": "/"}, "exit 7", job_timeout="3s", datum_tries=10000)
+    (job,) = lab.run()
+    assert re.fullmatch(r"timed out after 3s; before that datum [0-9a-f]{12} failed: exit status 7", job.reason)
 
 
 def test_each_state_of_a_job_has_its_sentence_in_the_docs() -> None:

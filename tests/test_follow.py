@@ -23,7 +23,7 @@ from gitpipe.stage import Secret
 from gitpipe.stage.live import MAX_LIVE, Live
 from gitpipe.stage.secret import Redactor, Stream
 from gitpipe.views import Progress
-from tests.conftest import end_runner, read_terminal
+from tests.conftest import Shell, end_runner, read_terminal
 from tests.lab import Lab
 from tests.stagekit import Kit
 
@@ -297,3 +297,20 @@ def test_old_logs_go_and_those_of_open_jobs_stay(tmp_path: Path) -> None:
 
 def kept(folder: Path) -> list[int]:
     return sorted(int(path.name.partition(".")[0]) for path in folder.glob("*.jsonl"))
+
+
+def test_a_log_that_was_removed_is_said_to_be(lab: Lab, sh: Shell) -> None:
+    """Not that the job printed nothing."""
+    lab.git("config", "gitpipe.logsJobs", "1")
+    lab.data("a", {"x": "1"})
+    lab.pipeline("p", {"a": "/"}, "echo line; cp /pfs/a/x /pfs/out")
+    lab.run()
+    lab.data("a", {"x": "2"})
+    lab.run()
+    lab.run()  # what is over when a run begins to be idle is counted
+    new, old = lab.project.jobs.list("p")
+    assert sh(f"gitpipe logs --job {new.id}", cwd=lab.root) == "line\n"
+    said = sh(f"gitpipe logs --job {old.id}", cwd=lab.root, stderr=True)
+    assert said.startswith(f"gitpipe: the log of job {old.id} was removed: gitpipe.logsJobs")
+    said = sh("gitpipe logs -f --job p", cwd=lab.root, stderr=True)
+    assert said == "line\n"

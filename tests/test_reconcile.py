@@ -270,6 +270,9 @@ def test_a_diamond_with_a_stopped_side_waits_for_it(lab: Lab) -> None:
     lab.data("a", {"x": "2"})
     lab.run()
     assert lab.files("d") == {"x": "11"}
+    project = lab.project
+    assert project.jobs.failures() == [] and project.status().well
+    assert [line.split(",")[0] for line in project.status().waiting] == ["d for p"]
     lab.project.pipelines.start("p")
     lab.run()
     assert lab.files("d") == {"x": "22"}

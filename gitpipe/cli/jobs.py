@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Sequence
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -13,6 +13,9 @@ from gitpipe.cli.app import JOBS, MANY, Raw, command, is_terminal, project, say,
 from gitpipe.cli.progress import JobProgress
 from gitpipe.errors import GitpipeError, JobFailed, UsageError
 from gitpipe.views import JobInfo
+
+if TYPE_CHECKING:
+    from gitpipe.jobviews import Jobs
 
 OfPipeline = Annotated[
     str | None,
@@ -243,9 +246,16 @@ def logs(
         return
     if job is not None and not printed and tail != 0:
         # A program that could not be started has printed nothing: whoever was sent here is to find out why.
-        one = jobs.inspect(job)
-        why = f", and ended as {one.state}: {one.reason}" if one.reason else ""
-        print(f"gitpipe: job {show.short(one.id)} printed nothing{show.oneline(why)}", file=sys.stderr)
+        print(f"gitpipe: {show.oneline(why_nothing(jobs, job))}", file=sys.stderr)
+
+
+def why_nothing(jobs: Jobs, name: str) -> str:
+    """Why there is nothing to show of a job."""
+    if jobs.log_removed(name):
+        return f"the log of job {name} was removed: gitpipe.logsJobs, logsDays and logsSize say what is kept"
+    one = jobs.inspect(name)
+    why = f", and ended as {one.state}: {one.reason}" if one.reason else ""
+    return f"job {show.short(one.id)} printed nothing{why}" if one.id else f"{one.pipeline}: the job never began{why}"
 
 
 @command("list-worker", JOBS)

@@ -29,9 +29,9 @@ class JobProgress:
     """
 
     def __init__(self) -> None:
-        self._shown: dict[str, str] = {}
+        self._shown: dict[int, str] = {}
         self._bars: Bars | None = None
-        self._tasks: dict[str, TaskID] = {}
+        self._tasks: dict[int, TaskID] = {}
 
     def __enter__(self) -> JobProgress:
         return self
@@ -47,9 +47,9 @@ class JobProgress:
         for job in jobs:
             if is_terminal():
                 self._bar(job)
-            elif self._shown.get(job.job) != job.state:
+            elif self._shown.get(job.seq) != job.state:
                 print(show.progress_line(job), flush=True)
-            self._shown[job.job] = job.state
+            self._shown[job.seq] = job.state
 
     def finish(
         self,
@@ -61,7 +61,7 @@ class JobProgress:
 
         If there were no jobs say so, with all `warnings`.
         """
-        late = [job for job in ran if self._shown.get(job.id) != job.state]
+        late = [job for job in ran if self._shown.get(job.seq) != job.state]
         self.update([ended(job) for job in sorted(late, key=lambda job: job.finished or math.inf)])
         nothing = not ran and not self._shown
         known = warnings() if nothing else behind()
@@ -74,21 +74,21 @@ class JobProgress:
         if self._bars is None:
             self._bars = job_bars()
             self._bars.start()
-        if job.job not in self._tasks:
-            self._tasks[job.job] = self._bars.add_task(job.pipeline, total=None, state="")
+        if job.seq not in self._tasks:
+            self._tasks[job.seq] = self._bars.add_task(job.pipeline, total=None, state="")
         over = job.state not in OPEN
-        if over and self._shown.get(job.job) == job.state:
+        if over and self._shown.get(job.seq) == job.state:
             return
         # What was skipped took no time, and would be taken for a rate.
         todo, done = job.total - job.skipped, job.done + job.failed + job.recovered
         self._bars.update(
-            self._tasks[job.job],
+            self._tasks[job.seq],
             total=max(todo, 1) if job.total else None,
             completed=done if todo or not job.total else 1,
             state=bar_text(job),
         )
         if over:
-            self._bars.stop_task(self._tasks[job.job])
+            self._bars.stop_task(self._tasks[job.seq])
 
 
 def bar_text(job: Progress) -> str:
@@ -106,7 +106,7 @@ def rate_text(speed: float | None, running: bool) -> str:
 
 def ended(job: JobInfo) -> Progress:
     """The progress of a job that has ended."""
-    return Progress(job.id, job.pipeline, job.state, job.processed, job.skipped, job.failed, job.total, job.recovered)
+    return Progress(job.seq, job.pipeline, job.state, job.processed, job.skipped, job.failed, job.total, job.recovered)
 
 
 def job_bars() -> Bars:

@@ -292,7 +292,7 @@ def test_ray_node_without_our_files(kit: Kit, on_ray: RayExecutor) -> None:
     kit.script("lib/go.sh", "#!/bin/sh\nset -e\ncp $1/* $2\nhead -c 40000000 /dev/zero > $2/big\n")
     on_ray.wait_ready()
     apart = RayExecutor(None, kit.slots.parent / "scratch", shared=False)
-    apart.ready, apart._nodes, apart.start = on_ray.ready, on_ray._nodes, lambda: None  # type: ignore[method-assign]
+    apart.ready, apart.start = on_ray.ready, lambda: None  # type: ignore[method-assign]
     (result,) = apart.run(kit.stage("lib/go.sh", "/pfs/in", "/pfs/out"), [kit.task({"x": b"y" * 40_000_000})], 1)
     assert result.ok, result
     assert {path: len(data) for path, data in kit.contents(result).items()} == {"x": 40_000_000, "big": 40_000_000}

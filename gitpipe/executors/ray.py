@@ -60,6 +60,8 @@ _LOOK = 5.0
 _ANSWER_LIMIT = 5.0
 _SILENCE = 30.0
 """Seconds after which a cluster that cannot be reached is given up."""
+_PLACINGS = 3
+"""Times that an actor is placed: what a node had just before it left is the cluster's for a while."""
 _START_LIMIT = 120.0
 _CALL_LIMIT = 60.0
 
@@ -95,7 +97,6 @@ class RayExecutor:
         self._was_ready = False
         self._hosts: dict[str, _Host] = {}
         self._reserved: set[_Host] = set()
-        self._nodes: list[str] = []
         self._calls = 0
         self._slots_dirs: set[Path] = set()
         self._temp: str | None = None
@@ -225,8 +226,7 @@ class RayExecutor:
             self._temp = tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=_short_temp())
             ray.init("local", include_dashboard=False, object_store_memory=_OBJECT_STORE, _temp_dir=self._temp, **quiet)
             self._setenv({"PYTHONPATH": None})
-        self._nodes = _spread_nodes(ray.nodes())
-        if not self._nodes:
+        if not _spread_nodes(ray.nodes()):
             raise StageFailed("the Ray cluster has no live node")
         self.host(0)  # the first slot need not wait for it then
 
@@ -286,17 +286,41 @@ class RayExecutor:
     # --- actors ---
 
     def host(self, number: int) -> _Host:
-        """The actor that slot `number` falls to, started if need be.
+        """The actor that slot `number` falls to, started if need be, on a node that is there now.
 
         Raises:
-            Lost: Ray went away.
+            Lost: Ray went away, or its nodes leave as fast as they are tried.
         """
         with self._lock:
-            node = self._nodes[number % len(self._nodes)]
-            host = self._hosts.get(node)
-            if host is None or host.lost:
-                host = self._hosts[node] = _Host(self, self._ask(lambda: self.actor_on(node)))
-            return host
+            for last in (False,) * (_PLACINGS - 1) + (True,):
+                node = self._live_node(number)
+                host = self._hosts.get(node)
+                if host is not None and not host.lost:
+                    return host
+                handle = self._ask(lambda: self.actor_on(node))  # noqa: B023 - called here only
+                try:
+                    host = self._hosts[node] = _Host(self, handle)
+                    return host
+                except Lost:
+                    self._forget(handle)
+                    if last or self.failed:
+                        raise
+            raise AssertionError("unreachable")
+
+    def _live_node(self, number: int) -> str:
+        """The node that slot `number` falls to among those that are there: they come and go while we live.
+
+        Raises:
+            Lost: Ray went away, or has no node left.
+        """
+        import ray
+
+        cluster: Any = ray
+        with self._calling():
+            nodes = _spread_nodes(self._ask(cluster.nodes))
+        if not nodes:
+            raise Lost("the Ray cluster has no live node")
+        return nodes[number % len(nodes)]
 
     def lacking(self, stage: Stage) -> str:
         """What no node of the cluster could ever give a worker of `stage`, in words; "" where one could."""

@@ -491,6 +491,8 @@ class JobRunner:
             done.flush_when_due()
             point("datum-after")
             yield result
+        if self.executor.warning:
+            work.notes.setdefault(self.executor.warning)
         done.flush()
 
     def _need_inputs(self, work: Work, todo: Iterable[str]) -> None:

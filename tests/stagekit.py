@@ -24,7 +24,7 @@ class Kit:
     def __init__(self, base: Path) -> None:
         self.cache, self.code, self.slots = base / "files/md5", base / "code", base / "slots"
         for folder in (self.cache, self.code, self.slots):
-            folder.mkdir(parents=True)
+            folder.mkdir(parents=True, exist_ok=True)
         self.workers: list[Worker] = []
 
     def blob(self, data: bytes) -> str:

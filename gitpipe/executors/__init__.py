@@ -18,6 +18,10 @@ class Executor(Protocol):
 
     name: str
 
+    @property
+    def warning(self) -> str:
+        """What a job is to say once of how it is run, or ""."""
+
     def run(
         self,
         stage: Stage,

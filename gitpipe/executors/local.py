@@ -182,6 +182,7 @@ class LocalExecutor:
     """Runs tasks on workers of this process."""
 
     name = "local"
+    warning = ""
 
     def __init__(self) -> None:
         self._pool = WorkerPool()

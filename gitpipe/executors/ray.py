@@ -84,6 +84,7 @@ class RayExecutor:
     """
 
     name = "ray"
+    warning = ""
 
     def __init__(self, address: str | None, scratch: Path, *, shared: bool | None = None) -> None:
         self._address = address

@@ -263,7 +263,8 @@ def test_the_cluster_dies_amid_datums(story: Chain, gate: Gate, cluster: Cluster
     status, out, err = ended(running)
     assert status == 0, (out, err)
     journal = open_project(story.repo).journal
-    places = journal.places(max(journal.jobs("pipeline = 'upper'"), key=lambda job: job.seq))
-    assert {place["engine"] for place in places} == {"local"}
+    newest = max(journal.jobs("pipeline = 'upper'"), key=lambda job: job.seq)
+    assert {place["engine"] for place in journal.places(newest)} == {"local"}
+    assert [note for note in newest.notes if "going on with workers of this machine" in note], newest.notes
     story.outputs_are_right(("success", "failed", "unrunnable"))
     nothing_is_left(story)

@@ -551,7 +551,7 @@ def test_logs(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def progress(state: str, done: int, pipeline: str = "model") -> Progress:
-    return Progress(pipeline, pipeline, state, done, 0, 0, 1)
+    return Progress(1, pipeline, state, done, 0, 0, 1)
 
 
 def test_wait_prints_a_line_a_change(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
@@ -559,7 +559,7 @@ def test_wait_prints_a_line_a_change(fake: Fake, capsys: pytest.CaptureFixture[s
         assert timeout == 5
         for step in (progress("queued", 0), progress("running", 0), progress("running", 0), progress("success", 1)):
             on_progress([step])
-        return [job(id="model", pipeline="model"), job(skipped=1, total=3)]
+        return [job(pipeline="model", seq=1), job(skipped=1, total=3, seq=2)]
 
     fake.answers["wait"] = wait
     assert gitpipe("wait", "--timeout", "5") == 0
@@ -702,14 +702,14 @@ class P:
     def list_repo(self):
         return [RepoInfo("caf\\u00e9", "x", 0, 0, 0, "", False)]
     def list(self, *_):
-        return [JobInfo("1" * 32, "model", "2" * 40, "success", "3" * 40, 0, 3)]
+        return [JobInfo("1" * 32, "model", "2" * 40, "success", "3" * 40, 0, 3, seq=1)]
     def wait(self, report, timeout):
-        report([Progress("1", "model", "running", 1, 0, 0, 4)])
+        report([Progress(1, "model", "running", 1, 0, 0, 4)])
         print("ready", flush=True)
         time.sleep(30)
     def run(self, report):
-        report([Progress("1", "model", "running", 1, 0, 0, 4)])
-        return [JobInfo("1", "model", "", "success", "3" * 40, 0, 3, processed=4, total=4)]
+        report([Progress(1, "model", "running", 1, 0, 0, 4)])
+        return [JobInfo("1", "model", "", "success", "3" * 40, 0, 3, processed=4, total=4, seq=1)]
     def behind(self):
         return []
 module.open_project = lambda where: P()

@@ -219,8 +219,8 @@ def test_ctrl_c_of_wait_leaves_the_runner_at_work(running: Lab, go: Path, monkey
 
 def test_what_a_bar_says() -> None:
     """What was skipped is no work that was done, so neither the rate nor the time left is taken from it."""
-    assert bar_text(Progress("j", "p", "running", 3, 2, 1, 9, 1)) == "3 + 2 + 1 / 9 running, 1 failed"
-    assert bar_text(Progress("j", "p", "success", 3, 2, 0, 5)) == "3 + 2 / 5 success"
+    assert bar_text(Progress(1, "p", "running", 3, 2, 1, 9, 1)) == "3 + 2 + 1 / 9 running, 1 failed"
+    assert bar_text(Progress(1, "p", "success", 3, 2, 0, 5)) == "3 + 2 / 5 success"
     assert [rate_text(speed, True) for speed in (None, 0.5, 12.345)] == ["", "30/min", "12.3/s"]
     assert rate_text(3.0, False) == ""
 

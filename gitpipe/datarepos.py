@@ -27,6 +27,7 @@ from gitpipe.pipelines import PipelineStore
 from gitpipe.places import OPEN, Place, Places, clean_path
 from gitpipe.provenance import Origin, made_for, read_origin, trailers
 from gitpipe.repo import HEADS, Commit, RefUpdate, Repo
+from gitpipe.scratch import scratch_folder
 from gitpipe.views import CommitInfo, FileDetails, FileInfo, RepoInfo
 
 RESERVED = (SPEC_BRANCH, "HEAD")
@@ -192,10 +193,10 @@ class DataRepos:
             raise UsageError("put-file: name what to put with -f FILE (or -f - for standard input)")
         if todo.count("-") and (not place.path or words[-1].endswith("/")):
             raise UsageError("put-file: data from standard input needs a path, e.g. `put-file training iris.csv -f -`")
-        with tempfile.TemporaryDirectory(prefix="gitpipe-put-") as scratch:
+        with scratch_folder(Path(tempfile.gettempdir()), "gitpipe-put-") as scratch:
             # A slash at the end names a folder to put into, as with cp.
             target = place.path + ("/" if words[-1].endswith("/") else "")
-            pairs = list(self._sources(target, todo, recursive, Path(scratch), stdin))
+            pairs = list(self._sources(target, todo, recursive, scratch, stdin))
             put: Listing = {}
             for done, (path, file) in enumerate(pairs):
                 put[path] = self.blobs.put_file(file)[0]

@@ -6,7 +6,6 @@ Only files that differ are looked into, as copies with the names that they have 
 from __future__ import annotations
 
 import re
-import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +18,7 @@ from gitpipe.datatree import read_listing
 from gitpipe.errors import BadData, NotFound
 from gitpipe.places import Place
 from gitpipe.repo import Repo
+from gitpipe.scratch import scratch_folder
 from gitpipe.views import FileChange
 
 ONE_SIDE = re.compile(r"^((?:\x1b\[[0-9;]*m)*diff --git )[ab]/(.*) [ab]/\2(?=(?:\x1b\[[0-9;]*m)*$)", re.MULTILINE)
@@ -93,17 +93,16 @@ class FileDiff:
         if missing and (missing := self.blobs.fetch(missing)):
             path = next(c.path for c in changes if missing[0] in (c.old, c.new))
             raise BadData(f"{path} is neither here nor on a remote: `dvc pull` on its branch, or put it again")
-        self.scratch.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix="diff-", dir=self.scratch) as folder:
+        with scratch_folder(self.scratch, "diff-") as folder:
             for side in ("a", "b"):
-                (Path(folder) / side).mkdir()
+                (folder / side).mkdir()
             for change in changes:
-                self._place(change.old, Path(folder) / "a" / change.path)
-                self._place(change.new, Path(folder) / "b" / change.path)
+                self._place(change.old, folder / "a" / change.path)
+                self._place(change.new, folder / "b" / change.path)
             return self.repo.git(
                 *("-c", "core.quotePath=false", "diff", "--no-index", "--no-prefix", "--no-renames", "--no-ext-diff"),
                 *(*options, "a", "b"),
-                cwd=Path(folder),
+                cwd=folder,
                 accept=(0, 1),
             )
 

@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "gitpipe"
 
 # From the ground up.  A module, or a whole subpackage, may import what stands on an earlier line.
 LAYERS = """
-errors faults nudges schedule types
+errors faults nudges schedule scratch types
 commit
 datum globs provenance scan stage views
 blobs drawing executors inputs joblog journal repo spec_text
@@ -51,6 +51,7 @@ KNOWS = {
     "repo": {"commit", "errors"},
     "inputs": {"commit", "datum", "errors", "globs", "schedule"},
     "schedule": set(),
+    "scratch": set(),
     "types": set(),
     "stage": {"commit", "errors", "faults"},
     "executors": {"errors", "stage"},

@@ -795,12 +795,11 @@ class JobRunner:
 
         A recovered datum is one that the commit has not: of a deterministic stage it is the same everywhere.
         """
-        if work.job.aside:  # it has no earlier one
-            recovered = {"recovered": len(work.recovered)} if work.recovered else {}
-            return {"processed": len(work.all) - len(work.recovered), "skipped": 0, **recovered}
-        # One that an earlier commit holds ran again only because what it had made then was lost.
-        again = self.journal.known_datums(work.pipeline.name, work.recovered)
-        skipped = work.committed - sum(committed for _, committed in again.values())
+        skipped = 0
+        if not work.job.aside:  # that has no earlier one
+            # One that an earlier commit holds ran again only because what it had made then was lost.
+            again = self.journal.known_datums(work.pipeline.name, work.recovered)
+            skipped = work.committed - sum(committed for _, committed in again.values())
         recovered = {"recovered": len(work.recovered)} if work.recovered else {}
         return {"processed": len(work.all) - skipped - len(work.recovered), "skipped": skipped, **recovered}
 

@@ -653,8 +653,8 @@ class Project:
 
     def _apart(self) -> Iterator[str]:
         """What joins sides of which one may not run: it waits until they stand on the same commits again (I3)."""
-        for name in self.reconciler.apart():
-            yield f"{name} for {', '.join(self.reconciler.idle_above(name))}, stopped or untrusted: its inputs differ"
+        for name, idle in self.reconciler.apart().items():
+            yield f"{name} for {', '.join(idle)}, stopped or untrusted: its inputs differ"
 
     def _clocks(self) -> Iterator[str]:
         alive = nudges.runner_lives(self.repo.common)

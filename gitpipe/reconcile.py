@@ -445,7 +445,7 @@ class Reconciler:
         """The direct inputs, each with its closure, where a person chose the commits of all of them."""
         if reads(pipeline.spec) != chosen.keys():
             return Unready(f"{pipeline.name} was updated and reads other branches now: run-pipeline it once more")
-        parts = [(CommitRef(branch, sha), self._above(branch, sha)) for branch, sha in sorted(chosen.items())]
+        parts = self._parts(chosen)
         try:
             closure(parts)
         except Inconsistent as error:
@@ -524,19 +524,25 @@ class Reconciler:
             return Unready(str(error), silent=bool(self.idle_above(pipeline.name)))
         return parts
 
-    def apart(self) -> list[str]:
-        """The pipelines whose inputs, as they stand, were made from two commits of one branch, as one may not run."""
+    def apart(self) -> dict[str, list[str]]:
+        """The pipelines whose inputs, as they stand, were made from two commits of one branch, as one above may not run
+        here; with those that may not."""
         heads = self.repo.refs("refs/heads")
-        found = []
-        for name, pipeline in self._runnable(*self.pipelines.trusted_and_stopped()).items():
-            there = {branch: heads[HEADS + branch] for branch in reads(pipeline.spec) if HEADS + branch in heads}
-            parts = [(CommitRef(branch, sha), self._above(branch, sha)) for branch, sha in sorted(there.items())]
+        runnable = self._runnable(*self.pipelines.trusted_and_stopped())
+        if self.pipelines.versions(self.pipelines.head()).keys() == runnable.keys():
+            return {}
+        found = {}
+        for name, pipeline in runnable.items():
             try:
-                closure(parts)
+                closure(self._parts({b: heads[HEADS + b] for b in reads(pipeline.spec) if HEADS + b in heads}))
             except Inconsistent:
-                if self.idle_above(name):
-                    found.append(name)
+                if idle := self.idle_above(name):
+                    found[name] = idle
         return found
+
+    def _parts(self, commits: Mapping[str, str]) -> list[tuple[CommitRef, tuple[CommitRef, ...]]]:
+        """Commits by branch as direct inputs, each with its closure."""
+        return [(CommitRef(branch, sha), self._above(branch, sha)) for branch, sha in sorted(commits.items())]
 
     def idle_above(self, name: str) -> list[str]:
         """The pipelines above one that may not run here: stopped, or not trusted (I12)."""
